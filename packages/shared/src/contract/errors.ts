@@ -1,0 +1,304 @@
+/**
+ * The one registry of error codes. A code is stable: it is never renamed or reused. `docs/errors.md` is generated from
+ * this file (`npm run docs`).
+ */
+
+/** Who meets the error: a `row` error becomes a result row; a `shard` error makes the shard wait and try again. */
+export type ErrorScope = "usage" | "system" | "row" | "shard";
+
+interface ErrorEntry {
+  scope: ErrorScope;
+  /** True where the same thing may succeed later without anybody changing it. */
+  retryable: boolean;
+  /** What it means. */
+  what: string;
+  /** What to do about it. */
+  fix: string;
+}
+
+export const ERRORS = {
+  // ---- usage: the request is wrong; exit code 2
+  USAGE: {
+    scope: "usage",
+    retryable: false,
+    what: "The command line is not understood.",
+    fix: "See `capfleet --help`, or the command's own `--help`.",
+  },
+  UNKNOWN_TASK: {
+    scope: "usage",
+    retryable: false,
+    what: "There is no task of that name.",
+    fix: "Use one of the tasks that the message lists.",
+  },
+  INVALID_OPTION: {
+    scope: "usage",
+    retryable: false,
+    what: "An option's value is out of its range or of the wrong kind.",
+    fix: "Correct the option that the message names.",
+  },
+  INVALID_CONFIG: {
+    scope: "usage",
+    retryable: false,
+    what: "An environment variable or a configuration file has a value that can't be used.",
+    fix: "Correct the setting that the message names.",
+  },
+  INVALID_URI: {
+    scope: "usage",
+    retryable: false,
+    what: "A location is neither s3://bucket/key, file:///path nor a path.",
+    fix: "Write the location in one of these forms.",
+  },
+  INPUT_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "The input does not exist.",
+    fix: "Check the spelling and that this machine can see it.",
+  },
+  INPUT_EMPTY: {
+    scope: "usage",
+    retryable: false,
+    what: "The input holds no images.",
+    fix: "A prefix needs files ending in .jpg, .jpeg, .png, .webp, .gif, .tif, .tiff or .avif; a manifest needs lines.",
+  },
+  MANIFEST_INVALID: {
+    scope: "usage",
+    retryable: false,
+    what: "One of a manifest's first 1,000 lines is not a JSON object with an `image`.",
+    fix: 'Write one JSON object a line, such as {"id": "1", "image": "photos/1.jpg"}.',
+  },
+  OUTPUT_IN_USE: {
+    scope: "usage",
+    retryable: false,
+    what: "The output location already holds another job or other files.",
+    fix: "Choose an empty location, or repeat the very same command to go on with the job that is there.",
+  },
+  OUTPUT_INSIDE_INPUT: {
+    scope: "usage",
+    retryable: false,
+    what: "The output lies inside the input, so that results would become input.",
+    fix: "Choose an output outside the input prefix.",
+  },
+  MODEL_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "No model of that name is known, and no checkpoint folder is there.",
+    fix: "Name a bundled model, one that a worker has registered, or a folder with config.json and weights.",
+  },
+  MODEL_INVALID: {
+    scope: "usage",
+    retryable: false,
+    what: "A checkpoint can't be used: a file is missing, or its contents are not what its config says.",
+    fix: "Compare the folder with the model's page on the hub; download it again if a file is short.",
+  },
+  MODEL_UNSUPPORTED: {
+    scope: "usage",
+    retryable: false,
+    what: "The checkpoint's architecture is not one that capfleet runs.",
+    fix: "Use a BLIP checkpoint whose architecture the message lists as supported.",
+  },
+  TASK_UNSUPPORTED: {
+    scope: "usage",
+    retryable: false,
+    what: "The model can't do the task that was asked of it.",
+    fix: "Choose a checkpoint that was trained for the task.",
+  },
+  JOB_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "No job with that id, or at that location.",
+    fix: "`capfleet status` lists the jobs; CAPFLEET_STATE says where they are looked for.",
+  },
+  JOB_STATE: {
+    scope: "usage",
+    retryable: false,
+    what: "The job is not in a state in which that can be done.",
+    fix: "See `capfleet status <job>`.",
+  },
+
+  // ---- system: the surroundings are wrong; exit code 1
+  REDIS_MISSING: {
+    scope: "system",
+    retryable: false,
+    what: "There is no Redis to use and none could be started.",
+    fix: "Install one (`apt-get install redis-server`), or set CAPFLEET_REDIS_URL=redis://host:6379.",
+  },
+  REDIS_UNREACHABLE: {
+    scope: "system",
+    retryable: true,
+    what: "Redis does not answer.",
+    fix: "Check that it runs and that CAPFLEET_REDIS_URL is right (host, port, password, TLS).",
+  },
+  REDIS_UNSUITABLE: {
+    scope: "system",
+    retryable: false,
+    what: "Redis answers but can't be used as it is: too old, or it may evict keys.",
+    fix: "Use Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.",
+  },
+  STORE_ACCESS_DENIED: {
+    scope: "shard",
+    retryable: true,
+    what: "The object store refuses access (403).",
+    fix: "Grant the credentials s3:GetObject, s3:PutObject and s3:ListBucket there. The job goes on by itself after that.",
+  },
+  STORE_CREDENTIALS: {
+    scope: "shard",
+    retryable: true,
+    what: "The object store's credentials are missing, wrong or expired.",
+    fix: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, or CAPFLEET_STORES; see `capfleet doctor`.",
+  },
+  STORE_BUCKET_NOT_FOUND: {
+    scope: "shard",
+    retryable: true,
+    what: "The bucket (or the folder's disk) does not exist.",
+    fix: "Create it, or correct its name and the endpoint.",
+  },
+  STORE_UNAVAILABLE: {
+    scope: "shard",
+    retryable: true,
+    what: "The object store does not answer, or answers with an error of its own (5xx, throttling, network).",
+    fix: "Nothing, if it passes: the work waits and tries again. Otherwise check endpoint and network.",
+  },
+  STORE_UNSORTED: {
+    scope: "system",
+    retryable: false,
+    what: "The object store lists keys out of UTF-8 byte order, so a listing can't be resumed safely.",
+    fix: "Use a manifest instead of a prefix, or a general-purpose bucket.",
+  },
+  OBJECT_TOO_LARGE: {
+    scope: "system",
+    retryable: false,
+    what: "An object is larger than the reader's limit.",
+    fix: "Check that the location is the one you meant.",
+  },
+  OBJECT_NOT_FOUND: {
+    scope: "system",
+    retryable: false,
+    what: "An object that should be there is not.",
+    fix: "Check that nobody deletes or moves what a job has written.",
+  },
+  SOURCE_CHANGED: {
+    scope: "system",
+    retryable: false,
+    what: "The manifest changed while the job was being planned, so it can't be resumed from the middle.",
+    fix: "Submit a new job for the new manifest, with an output of its own.",
+  },
+  ENGINE_FAILED: {
+    scope: "shard",
+    retryable: true,
+    what: "The model could not be loaded or run on this worker.",
+    fix: "See the worker's log; check its memory and the checkpoint (`capfleet doctor`).",
+  },
+  WORKER_LOST: {
+    scope: "shard",
+    retryable: true,
+    what: "A worker died again and again on the same shard.",
+    fix: "See the worker's log and its memory limit; the job tries on with growing pauses.",
+  },
+  WORKER_START_FAILED: {
+    scope: "system",
+    retryable: false,
+    what: "The worker process ended right after its start, several times.",
+    fix: "Its last words are above; `capfleet doctor` checks the parts one by one.",
+  },
+  JOB_FAILED: {
+    scope: "system",
+    retryable: false,
+    what: "The job could not finish.",
+    fix: "See the reason that the message gives.",
+  },
+  INTERRUPTED: {
+    scope: "system",
+    retryable: true,
+    what: "The command was stopped before the job was finished.",
+    fix: "Go on with `capfleet resume <job or output>`.",
+  },
+  INTERNAL: {
+    scope: "system",
+    retryable: false,
+    what: "capfleet met something that it did not expect.",
+    fix: "Please report it, with the line in the log (CAPFLEET_LOG=debug shows where it came from).",
+  },
+
+  // ---- row: one record can't be labelled; it gets a row that says so
+  IMAGE_NOT_FOUND: {
+    scope: "row",
+    retryable: false,
+    what: "There is no image at the record's location.",
+    fix: "Check the key; the listing or manifest may be older than a deletion.",
+  },
+  IMAGE_EMPTY: { scope: "row", retryable: false, what: "The file has no bytes.", fix: "Upload the image again." },
+  IMAGE_TOO_LARGE: {
+    scope: "row",
+    retryable: false,
+    what: "The file is larger than the limit in bytes.",
+    fix: "Shrink it, or raise CAPFLEET_MAX_IMAGE_BYTES.",
+  },
+  IMAGE_TOO_MANY_PIXELS: {
+    scope: "row",
+    retryable: false,
+    what: "The image has more pixels than the limit; small files can hold enormous images.",
+    fix: "Shrink it, or raise CAPFLEET_MAX_IMAGE_PIXELS.",
+  },
+  IMAGE_UNREADABLE: {
+    scope: "row",
+    retryable: false,
+    what: "The file is not an image that the decoder can read: another format, or damaged or cut-off bytes.",
+    fix: "Upload it again as JPEG, PNG, WebP, GIF, TIFF or AVIF.",
+  },
+  IMAGE_URI_INVALID: {
+    scope: "row",
+    retryable: false,
+    what: "The record's `image` is not a location that can be read.",
+    fix: "Use s3://bucket/key, file:///path, or a path relative to the manifest.",
+  },
+  RECORD_INVALID: {
+    scope: "row",
+    retryable: false,
+    what: "The manifest's line is not a JSON object with an `image`.",
+    fix: "Correct the line.",
+  },
+  INFERENCE_FAILED: {
+    scope: "row",
+    retryable: true,
+    what: "The model failed on this record, alone as well as in a batch.",
+    fix: "See the worker's log for the runtime's message.",
+  },
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** An error with a code from the registry. `message` names the thing that is wrong; the registry says what to do. */
+export class CapfleetError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = "CapfleetError";
+    this.code = code;
+  }
+
+  get scope(): ErrorScope {
+    return ERRORS[this.code].scope;
+  }
+
+  get retryable(): boolean {
+    return ERRORS[this.code].retryable;
+  }
+
+  /** What the user can do about it, as one sentence. */
+  get fix(): string {
+    return ERRORS[this.code].fix;
+  }
+
+  /** 2 where the request is wrong, 1 where something else is. */
+  get exitCode(): 1 | 2 {
+    return this.scope === "usage" ? 2 : 1;
+  }
+}
+
+/** Any thrown value as a CapfleetError; what has no code yet gets `fallback`. */
+export function asCapfleetError(thrown: unknown, fallback: ErrorCode = "INTERNAL"): CapfleetError {
+  if (thrown instanceof CapfleetError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new CapfleetError(fallback, message, { cause: thrown });
+}

@@ -1,0 +1,4 @@
+export * from "./errors.ts";
+export * from "./job.ts";
+export * from "./layout.ts";
+export * from "./record.ts";

@@ -1,0 +1,123 @@
+/** What a job is: the spec that a user submits, and the objects that keep it. */
+import * as z from "zod";
+
+/** Raised when the meaning of an object that capfleet writes changes. */
+export const SCHEMA_VERSION = 1;
+export const CAPFLEET_VERSION = "0.1.0";
+
+export const DEFAULT_SHARD_SIZE = 512;
+export const MIN_SHARD_SIZE = 16;
+export const MAX_SHARD_SIZE = 10_000;
+/** Shards whose sums stand in one `rollups/` object. */
+export const ROLLUP_SHARDS = 1000;
+
+/** Tasks that this version runs. */
+export const TASKS = ["caption"] as const;
+export const taskSchema = z.enum(TASKS);
+export type Task = z.infer<typeof taskSchema>;
+
+export const PRECISIONS = ["fp32"] as const;
+export const precisionSchema = z.enum(PRECISIONS);
+export type Precision = z.infer<typeof precisionSchema>;
+
+/** A model as a job pins it. `digest` names the engine: checkpoint, graphs, precision and runtime (see models/). */
+export const engineRefSchema = z.object({
+  model: z.string(),
+  digest: z.string(),
+  checkpoint: z.string(),
+  precision: precisionSchema,
+});
+export type EngineRef = z.infer<typeof engineRefSchema>;
+
+/** How captions are decoded. */
+export const decodingSchema = z.object({ maxNewTokens: z.number().int().min(1).max(512) });
+export type Decoding = z.infer<typeof decodingSchema>;
+
+/** `normal` jobs get nine tenths of a busy fleet, `bulk` jobs the rest. */
+export const LANE_WEIGHTS = { normal: 9, bulk: 1 } as const;
+export const laneSchema = z.enum(["normal", "bulk"]);
+export type Lane = z.infer<typeof laneSchema>;
+
+export const jobSpecSchema = z.object({
+  task: taskSchema,
+  engine: engineRefSchema,
+  input: z.object({ kind: z.enum(["prefix", "manifest"]), uri: z.string() }),
+  decoding: decodingSchema,
+  limit: z.number().int().min(1).nullable(),
+  /** Records per shard; null: 512, fewer in a small job. */
+  shardSize: z.number().int().min(1).max(MAX_SHARD_SIZE).nullable(),
+  lane: laneSchema,
+});
+export type JobSpec = z.infer<typeof jobSpecSchema>;
+
+/** `<out>/job.json`: written once, with If-None-Match; whoever writes it owns the output. */
+export const jobFileSchema = z.object({
+  schema: z.literal(SCHEMA_VERSION),
+  id: z.string(),
+  capfleet: z.string(),
+  created: z.iso.datetime(),
+  fingerprint: z.string(),
+  spec: jobSpecSchema,
+});
+export type JobFile = z.infer<typeof jobFileSchema>;
+
+/** What the user wants of a job. */
+export const intentSchema = z.enum(["run", "paused", "cancelled"]);
+export type Intent = z.infer<typeof intentSchema>;
+
+/** `<state>/jobs/<id>.json`: where the job is and what is wanted of it; changed with If-Match. */
+export const jobStateSchema = z.object({
+  schema: z.literal(SCHEMA_VERSION),
+  id: z.string(),
+  out: z.string(),
+  created: z.iso.datetime(),
+  /** `local`: the process that `capfleet run` started looks after it; `fleet`: `capfleet serve` does. */
+  runner: z.enum(["local", "fleet"]),
+  intent: intentSchema,
+  /** Set once, when nothing is left to do. */
+  ended: z.enum(["finished", "cancelled", "failed"]).nullable(),
+  /** Why it failed. */
+  reason: z.object({ code: z.string(), message: z.string() }).nullable(),
+});
+export type JobState = z.infer<typeof jobStateSchema>;
+
+/** `<out>/plan.json`: the plan is whole. */
+export const planSchema = z.object({ shards: z.number().int(), records: z.number().int(), seconds: z.number() });
+export type Plan = z.infer<typeof planSchema>;
+
+/** Counts of committed rows. `seconds` are device seconds: the time that inference took. */
+export const sumsSchema = z.object({
+  rows: z.number().int(),
+  failed: z.number().int(),
+  errors: z.record(z.string(), z.number().int()),
+});
+export type Sums = z.infer<typeof sumsSchema>;
+
+/** `<out>/rollups/NNNNNN.json`: the sums of `shards` shards from `from` on. */
+export const rollupSchema = sumsSchema.extend({ from: z.number().int(), shards: z.number().int() });
+export type Rollup = z.infer<typeof rollupSchema>;
+
+/** `<out>/summary.json`. */
+export const summarySchema = sumsSchema.extend({
+  schema: z.literal(SCHEMA_VERSION),
+  id: z.string(),
+  state: z.enum(["finished", "cancelled", "failed"]),
+  reason: z.object({ code: z.string(), message: z.string() }).nullable(),
+  task: taskSchema,
+  records: z.number().int().nullable(),
+  shards: z.number().int(),
+  succeeded: z.number().int(),
+  created: z.iso.datetime(),
+  ended: z.iso.datetime(),
+  /** From submission to the end, pauses included. */
+  seconds: z.number(),
+  provenance: z.object({ capfleet: z.string(), schema: z.number(), engine: engineRefSchema, fingerprint: z.string() }),
+});
+export type Summary = z.infer<typeof summarySchema>;
+
+export const addSums = (a: Sums, b: Sums): Sums => {
+  const errors = { ...a.errors };
+  for (const [code, n] of Object.entries(b.errors)) errors[code] = (errors[code] ?? 0) + n;
+  return { rows: a.rows + b.rows, failed: a.failed + b.failed, errors };
+};
+export const NO_SUMS: Sums = { rows: 0, failed: 0, errors: {} };

@@ -1,0 +1,28 @@
+/** Names of the objects below a job's output prefix and below the state root. Numbers sort as text does. */
+
+const six = (n: number) => String(n).padStart(6, "0");
+
+export const layout = {
+  job: "job.json",
+  plan: "plan.json",
+  summary: "summary.json",
+  success: "_SUCCESS",
+  shards: "shards/",
+  results: "results/",
+  rollups: "rollups/",
+  shard: (n: number) => `shards/${six(n)}.jsonl`,
+  result: (n: number) => `results/${six(n)}.jsonl`,
+  rollup: (n: number) => `rollups/${six(n)}.json`,
+  /** The number in `shards/000012.jsonl`, or null for a name of another form. */
+  numberOf: (key: string): number | null => {
+    const found = /(?:^|\/)(\d{6,})\.jsonl?$/.exec(key);
+    return found ? Number(found[1]) : null;
+  },
+};
+
+export const stateLayout = {
+  jobs: "jobs/",
+  job: (id: string) => `jobs/${id}.json`,
+  models: "models/",
+  model: (name: string) => `models/${name}.json`,
+};
