@@ -11,7 +11,9 @@ const OURS = fileURLToPath(new URL("../node_modules/node/bin/node", import.meta.
 export async function main(entry) {
   if (Number(process.versions.node.split(".")[0]) >= 24) return void (await import(entry.href));
   if (!existsSync(OURS)) {
-    console.error(`capfleet needs Node 24 or newer; this is ${process.version}. Run \`npm run setup\`: it brings its own.`);
+    console.error(
+      `capfleet needs Node 24 or newer; this is ${process.version}. Run \`npm run setup\`: it brings its own.`,
+    );
     process.exit(1);
   }
   const child = spawn(OURS, [fileURLToPath(entry), ...process.argv.slice(2)], { stdio: "inherit" });

@@ -73,6 +73,8 @@ export const jobStateSchema = z.object({
   created: z.iso.datetime(),
   /** `local`: the process that `capfleet run` started looks after it; `fleet`: `capfleet serve` does. */
   runner: z.enum(["local", "fleet"]),
+  /** local: the folder of the checkpoint. */
+  checkpoint: z.string().nullable(),
   intent: intentSchema,
   /** Set once, when nothing is left to do. */
   ended: z.enum(["finished", "cancelled", "failed"]).nullable(),
@@ -85,7 +87,7 @@ export type JobState = z.infer<typeof jobStateSchema>;
 export const planSchema = z.object({ shards: z.number().int(), records: z.number().int(), seconds: z.number() });
 export type Plan = z.infer<typeof planSchema>;
 
-/** Counts of committed rows. `seconds` are device seconds: the time that inference took. */
+/** Counts of committed rows; `errors` by code. */
 export const sumsSchema = z.object({
   rows: z.number().int(),
   failed: z.number().int(),

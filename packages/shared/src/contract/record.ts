@@ -28,8 +28,12 @@ export const cursorSchema = z.discriminatedUnion("source", [
 ]);
 export type Cursor = z.infer<typeof cursorSchema>;
 
-/** The last line of a shard file. */
-export const shardEndSchema = z.object({ records: z.number().int(), cursor: cursorSchema });
+/** The last line of a shard file. `planned` counts the job's records up to and with this shard. */
+export const shardEndSchema = z.object({
+  records: z.number().int(),
+  planned: z.number().int(),
+  cursor: cursorSchema,
+});
 export type ShardEnd = z.infer<typeof shardEndSchema>;
 
 /** One output row. Exactly one per record, in the record's position: the task's fields, or `error`. */

@@ -1,0 +1,131 @@
+/** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
+import { once } from "node:events";
+import { CapfleetError, layout, type ResultRow } from "@capfleet/shared/contract";
+import { findLocalModel, findModel } from "@capfleet/shared/models";
+import { createJob, type JobRequest } from "../jobs/create.ts";
+import { type JobStatus, readStatus } from "../jobs/status.ts";
+import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
+import { count, progressLine } from "./format.ts";
+import { ProgressDisplay } from "./progress.ts";
+import { report, runHere } from "./run.ts";
+
+const WATCH_MS = 1_000;
+
+export async function submit(request: JobRequest, model: string, wait: boolean, json: boolean, context: Context) {
+  const found = await findModel(model, "fp32", context.state, context.config);
+  const created = await createJob(request, found, context.stores, context.states);
+  await wakeReconciler(context, created.file.id);
+  const { file, state, out } = created;
+  if (json) print(JSON.stringify({ id: file.id, out, existed: created.existed }));
+  else print(file.id);
+  if (wait) await watchJob({ file, state }, context);
+}
+
+export async function status(job: string | undefined, json: boolean, context: Context): Promise<void> {
+  const redis = optionalRedis(context);
+  try {
+    if (job !== undefined) {
+      const { state } = await findJob(job, context);
+      const found = await readStatus(state, context.stores, redis);
+      print(json ? JSON.stringify(found) : describe(found!));
+      return;
+    }
+    let jobs = 0;
+    for await (const { id } of context.states.all()) {
+      const state = await context.states.find(id);
+      const found = state && (await readStatus(state, context.stores, redis).catch(() => null));
+      if (!state) continue;
+      jobs += 1;
+      if (json) print(JSON.stringify(found ?? { id, state: "failed", out: state.out }));
+      else
+        print(found ? `${id}  ${found.task}  ${progressLine(found)}  ${found.out}` : `${id}  unreadable: ${state.out}`);
+    }
+    if (jobs === 0 && !json) process.stderr.write(`no jobs in ${context.config.state}\n`);
+  } finally {
+    redis?.disconnect();
+  }
+}
+
+export async function watch(job: string, context: Context): Promise<void> {
+  await watchJob(await findJob(job, context), context);
+}
+
+export async function change(job: string, intent: "paused" | "cancelled", context: Context): Promise<void> {
+  const { file } = await findJob(job, context);
+  await context.states.want(file.id, intent);
+  await wakeReconciler(context, file.id);
+  print(
+    intent === "paused"
+      ? `paused ${file.id}; what is in work commits`
+      : `cancelled ${file.id}; what is committed stays`,
+  );
+}
+
+/** A fleet's job goes on in the fleet; a local one here, until it ends. */
+export async function resume(job: string, context: Context): Promise<void> {
+  const { file, state } = await findJob(job, context);
+  if (state.ended) throw new CapfleetError("JOB_STATE", `${file.id} has already ended: it is ${state.ended}`);
+  if (state.runner === "fleet") {
+    await context.states.want(file.id, "run");
+    await wakeReconciler(context, file.id);
+    print(`resumed ${file.id}`);
+    return;
+  }
+  const { engine } = file.spec;
+  const model = await findLocalModel(state.checkpoint ?? engine.model, "fp32", context.config);
+  if (model.ref.digest !== engine.digest) {
+    const found = `${model.folder} is engine ${model.ref.digest}; ${file.id} was started with ${engine.digest}`;
+    throw new CapfleetError("MODEL_NOT_FOUND", found);
+  }
+  await runHere({ file, state, out: state.out, existed: true }, model.folder!, context);
+}
+
+/** Rows in input order, as JSONL on stdout. */
+export async function results(job: string, errorsOnly: boolean, context: Context): Promise<void> {
+  const { store } = await findJob(job, context);
+  for await (const { key } of store.list({ prefix: layout.results })) {
+    if (layout.numberOf(key) === null) continue;
+    const text = (await store.read(key)).bytes.toString("utf8");
+    const lines = errorsOnly
+      ? text
+          .split("\n")
+          .filter(isErrorRow)
+          .map((line) => `${line}\n`)
+          .join("")
+      : text;
+    if (!process.stdout.write(lines)) await once(process.stdout, "drain");
+  }
+}
+
+async function watchJob({ file, state }: Pick<FoundJob, "file" | "state">, context: Context): Promise<void> {
+  const display = new ProgressDisplay();
+  const redis = optionalRedis(context);
+  try {
+    for (;;) {
+      const fresh = (await context.states.find(file.id)) ?? state;
+      if (fresh.ended) break;
+      const now = await readStatus(fresh, context.stores, redis);
+      if (now) display.show(now);
+      await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    }
+  } finally {
+    display.clear();
+    redis?.disconnect();
+  }
+  await report({ file, state, out: state.out, existed: true }, context, null);
+}
+
+function describe(job: JobStatus): string {
+  const { id, task, model, input, out, created } = job;
+  return [
+    `${id}  ${progressLine(job)}`,
+    `  task       ${task} with ${model}`,
+    `  input      ${input}`,
+    `  output     ${out}`,
+    `  created    ${created}`,
+    `  committed  ${count(job.committed)} rows`,
+  ].join("\n");
+}
+
+const isErrorRow = (line: string) => line !== "" && (JSON.parse(line) as ResultRow).error !== undefined;
+const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -1,0 +1,49 @@
+/** How figures are shown to people. */
+import type { Summary } from "@capfleet/shared/contract";
+import type { Progress } from "@capfleet/shared/queues";
+
+export const count = (n: number) => n.toLocaleString("en-US");
+export const plural = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+
+export function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const [hours, minutes, rest] = [Math.floor(whole / 3_600), Math.floor((whole % 3_600) / 60), whole % 60];
+  if (hours < 1) return `${minutes} min ${rest} s`;
+  if (hours < 48) return `${hours} h ${minutes} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+export const rate = (perSecond: number) =>
+  `${perSecond < 10 ? perSecond.toFixed(2) : count(Math.round(perSecond))} images/s`;
+
+/** One line: what, how far, how fast, how long, what is in the way. */
+export function progressLine(progress: Progress): string {
+  const { state, done, total, planned, failed, waiting, reason } = progress;
+  const parts: string[] = [state];
+  if (total !== null)
+    parts.push(`${count(done)}/${count(total)} (${total === 0 ? 100 : Math.floor((100 * done) / total)}%)`);
+  else parts.push(`${count(done)} done, ${count(planned)} planned so far`);
+  if (failed > 0) parts.push(`${count(failed)} failed`);
+  if (progress.rate !== null && state === "running") parts.push(rate(progress.rate));
+  if (progress.etaSeconds !== null && state === "running") parts.push(`ETA ${duration(progress.etaSeconds)}`);
+  if (reason) parts.push(`${reason.code}: ${reason.message}`);
+  if (waiting) parts.push(`waiting: ${waiting}`);
+  return parts.join("  ");
+}
+
+export function summaryText(summary: Summary, out: string): string {
+  const { rows, succeeded, failed, errors, seconds, provenance, task } = summary;
+  const { engine } = provenance;
+  const speed = seconds > 0 ? `, ${rate(rows / seconds)} from submission to end` : "";
+  const lines = [
+    `${summary.state}: ${plural(succeeded, "row")} labelled, ${count(failed)} failed (${duration(seconds)}${speed})`,
+    ...Object.entries(errors).map(([code, n]) => `  ${plural(n, "row")} failed with ${code}`),
+    ...(summary.reason ? [`  ${summary.reason.code}: ${summary.reason.message}`] : []),
+    `task     ${task} with ${engine.model} (${engine.precision}, engine ${engine.digest})`,
+    `results  ${out}results/`,
+    `job      ${summary.id}`,
+  ];
+  if (failed > 0) lines.push(`see them with: capfleet results ${summary.id} --errors`);
+  return lines.join("\n");
+}

@@ -1,0 +1,202 @@
+/** `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C. */
+import {
+  asCapfleetError,
+  CAPFLEET_VERSION,
+  CapfleetError,
+  type Lane,
+  MAX_SHARD_SIZE,
+  TASKS,
+} from "@capfleet/shared/contract";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { type JobRequest, parseTask } from "../jobs/create.ts";
+import { type Context, openContext } from "./context.ts";
+import { change, results, resume, status, submit, watch } from "./control.ts";
+import { doctor } from "./doctor.ts";
+import { run } from "./run.ts";
+import { serve } from "./serve.ts";
+
+const DEFAULT_MODEL = "demo-caption";
+
+interface JobOptions {
+  out: string;
+  model: string;
+  limit?: number;
+  shardSize?: number;
+  maxNewTokens: number;
+  lane?: Lane;
+}
+
+const whole = (most: number) => (text: string) => {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw new InvalidArgumentError(`It is a whole number from 1 to ${most}.`);
+};
+
+const program = new Command("capfleet")
+  .description("Labels images in bulk with BLIP, from bucket to bucket.")
+  .version(CAPFLEET_VERSION)
+  .showSuggestionAfterError(true)
+  .addHelpText(
+    "after",
+    `
+Locations are s3://bucket/key, file:///path, or paths. CAPFLEET_STATE says where jobs are kept, CAPFLEET_REDIS_URL
+which Redis a fleet shares; AWS_* variables and profiles say how S3 is reached.
+
+Examples:
+  capfleet run caption ./photos --out ./labels
+  capfleet submit caption s3://photos/2026/ --out s3://labels/2026/ --wait
+  capfleet status
+  capfleet doctor s3://labels/`,
+  );
+
+const jobCommand = (name: string, description: string) =>
+  program
+    .command(name)
+    .description(description)
+    .argument("<task>", `what to do: ${TASKS.join(", ")}`)
+    .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
+    .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
+    .option("--model <name|folder>", "a bundled or registered model, or a checkpoint folder", DEFAULT_MODEL)
+    .option("--limit <n>", "only the first n records", whole(1e12))
+    .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", whole(MAX_SHARD_SIZE))
+    .option("--max-new-tokens <n>", "longest caption, in tokens", whole(512), 20);
+
+jobCommand("run", "Run a job on this machine, from start to end.")
+  .addHelpText(
+    "after",
+    `
+The same command again goes on with an interrupted job. Rows that can't be labelled get an error in their row; the
+exit code is 0 all the same, and the summary says how many and why.
+
+Examples:
+  capfleet run caption ./photos --out ./labels --model ./blip-image-captioning-base
+  capfleet run caption list.jsonl --out ./labels --limit 100
+  capfleet run caption s3://photos/ --out s3://labels/today/`,
+  )
+  .action((task: string, input: string, options: JobOptions) =>
+    withContext("silent", (context) => run(request(task, input, options, "local"), options.model, context)),
+  );
+
+jobCommand("submit", "Hand a job to the fleet that `capfleet serve` looks after, and print its id.")
+  .addOption(new Option("--lane <lane>", "share of a busy fleet").choices(["normal", "bulk"]).default("normal"))
+  .option("--wait", "show progress until the job has ended", false)
+  .option("--json", "print one JSON object", false)
+  .addHelpText(
+    "after",
+    `
+Examples:
+  capfleet submit caption s3://photos/ --out s3://labels/run1/ --model blip-base
+  capfleet submit caption s3://photos/list.jsonl --out s3://labels/run2/ --wait`,
+  )
+  .action((task: string, input: string, options: JobOptions & { wait: boolean; json: boolean }) =>
+    withContext("silent", (context) =>
+      submit(request(task, input, options, "fleet"), options.model, options.wait, options.json, context),
+    ),
+  );
+
+program
+  .command("status")
+  .description("How all jobs are doing, or one.")
+  .argument("[job]", "a job's id or output")
+  .option("--json", "one JSON object per job", false)
+  .addHelpText("after", "\nExamples:\n  capfleet status\n  capfleet status ./labels --json")
+  .action((job: string | undefined, { json }: { json: boolean }) =>
+    withContext("silent", (context) => status(job, json, context)),
+  );
+
+const onJob = (name: string, description: string, act: (job: string, context: Context) => Promise<void>) =>
+  program
+    .command(name)
+    .description(description)
+    .argument("<job>", "a job's id or output")
+    .addHelpText(
+      "after",
+      `\nExamples:\n  capfleet ${name} job_01K9ZJ5W3N8Q4T6V7X8Y9Z0A1B\n  capfleet ${name} s3://labels/today/`,
+    )
+    .action((job: string) => withContext("silent", (context) => act(job, context)));
+
+onJob("watch", "Show a job's progress until it has ended.", watch);
+onJob("pause", "Hold a job: what is in work commits, the rest waits.", (job, context) =>
+  change(job, "paused", context),
+);
+onJob("cancel", "End a job early: what is committed stays.", (job, context) => change(job, "cancelled", context));
+onJob("resume", "Go on with a paused or interrupted job (a local one: here, until it ends).", resume);
+
+program
+  .command("results")
+  .description("Print a job's rows as JSON lines, in input order.")
+  .argument("<job>", "a job's id or output")
+  .option("--errors", "only rows that failed", false)
+  .addHelpText("after", "\nExamples:\n  capfleet results ./labels\n  capfleet results s3://labels/today/ --errors")
+  .action((job: string, { errors }: { errors: boolean }) =>
+    withContext("silent", (context) => results(job, errors, context)),
+  );
+
+program
+  .command("serve")
+  .description("Look after the jobs of a fleet: plan, hand out, finish. Runs until it is stopped.")
+  .addHelpText(
+    "after",
+    "\nExamples:\n  CAPFLEET_REDIS_URL=redis://redis:6379 CAPFLEET_STATE=s3://labels/.capfleet/ capfleet serve",
+  )
+  .action(() => withContext("info", serve));
+
+program
+  .command("doctor")
+  .description("Try Redis, storage, model and processor, and say what to do about each.")
+  .argument("[location...]", "further locations to read and write")
+  .option("--model <name|folder>", "the model to look for", DEFAULT_MODEL)
+  .option("--json", "one JSON array", false)
+  .addHelpText("after", "\nExamples:\n  capfleet doctor\n  capfleet doctor s3://labels/ --model ./blip-base")
+  .action((locations: string[], { model, json }: { model: string; json: boolean }) =>
+    withContext("silent", async (context) => {
+      if (!(await doctor({ model, locations, json }, context))) process.exitCode = 1;
+    }),
+  );
+
+function request(task: string, input: string, options: JobOptions, runner: "local" | "fleet"): JobRequest {
+  return {
+    task: parseTask(task),
+    input,
+    output: options.out,
+    decoding: { maxNewTokens: options.maxNewTokens },
+    limit: options.limit ?? null,
+    shardSize: options.shardSize ?? null,
+    lane: options.lane ?? "normal",
+    runner,
+  };
+}
+
+async function withContext(logLevel: "info" | "silent", act: (context: Context) => Promise<void>): Promise<void> {
+  const context = openContext(logLevel);
+  try {
+    await act(context);
+  } finally {
+    context.stores.close();
+  }
+}
+
+/** One clear line, the code, and what to do; never a stack trace, unless CAPFLEET_LOG=debug asks for it. */
+function fail(thrown: unknown): never {
+  if (thrown instanceof CommanderError && thrown.exitCode === 0) process.exit(0);
+  const error =
+    thrown instanceof CommanderError
+      ? new CapfleetError("USAGE", thrown.message.replace(/^error: /, ""))
+      : asCapfleetError(thrown);
+  process.stderr.write(`${error.code}: ${error.message}\n  ${error.fix}\n`);
+  if (process.env.CAPFLEET_LOG === "debug") process.stderr.write(`${error.stack}\n`);
+  process.exit(error.code === "INTERRUPTED" ? 130 : error.exitCode);
+}
+
+// `capfleet results … | head` closes the pipe early, which is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });
+try {
+  await program.parseAsync();
+  process.exit(process.exitCode ?? 0);
+} catch (thrown) {
+  fail(thrown);
+}

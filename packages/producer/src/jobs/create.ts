@@ -1,0 +1,139 @@
+/** Making a job: everything that can be known to be wrong is found here, before anything exists. */
+import { createHash } from "node:crypto";
+import {
+  CAPFLEET_VERSION,
+  CapfleetError,
+  type Decoding,
+  type JobFile,
+  type JobSpec,
+  type JobState,
+  jobFileSchema,
+  type Lane,
+  layout,
+  SCHEMA_VERSION,
+  TASKS,
+  type Task,
+} from "@capfleet/shared/contract";
+import type { Model } from "@capfleet/shared/models";
+import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
+import { monotonicFactory } from "ulid";
+import { checkInput, parseInput } from "../plan/input.ts";
+import type { JobStates } from "./states.ts";
+
+const ulid = monotonicFactory();
+
+export interface JobRequest {
+  task: string;
+  input: string;
+  output: string;
+  decoding: Decoding;
+  limit: number | null;
+  shardSize: number | null;
+  lane: Lane;
+  runner: JobState["runner"];
+}
+
+export interface CreatedJob {
+  file: JobFile;
+  state: JobState;
+  out: string;
+  /** The output already held this very job. */
+  existed: boolean;
+}
+
+/** Throws UNKNOWN_TASK. */
+export function parseTask(given: string): Task {
+  const task = TASKS.find((name) => name === given);
+  if (task) return task;
+  throw new CapfleetError("UNKNOWN_TASK", `unknown task "${given}" (tasks: ${TASKS.join(", ")})`);
+}
+
+/**
+ * Throws UNKNOWN_TASK, TASK_UNSUPPORTED, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
+ * OUTPUT_INSIDE_INPUT, or the stores' errors.
+ */
+export async function createJob(
+  request: JobRequest,
+  model: Model,
+  stores: Stores,
+  states: JobStates,
+): Promise<CreatedJob> {
+  const task = parseTask(request.task);
+  if (!model.tasks.includes(task)) {
+    throw new CapfleetError("TASK_UNSUPPORTED", `model ${model.ref.model} can't do "${task}"`);
+  }
+  const input = parseInput(request.input);
+  const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
+  if (input.kind === "prefix" && contains(input.uri, out)) {
+    throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
+  }
+  const { decoding, limit, shardSize, lane } = request;
+  const spec: JobSpec = { task, engine: model.ref, input, decoding, limit, shardSize, lane };
+  const store = stores.at(out);
+  const there = await ownerOf(store, fingerprintOf(spec));
+  if (there) return { ...(await adopt(there, out, request, model, states)), existed: true };
+  await checkInput(input, stores);
+
+  const file: JobFile = {
+    schema: SCHEMA_VERSION,
+    id: `job_${ulid()}`,
+    capfleet: CAPFLEET_VERSION,
+    created: new Date().toISOString(),
+    fingerprint: fingerprintOf(spec),
+    spec,
+  };
+  // From here on the output is ours. Dying before the next line leaves a job that the same command adopts.
+  const put = await store.putIfAbsent(layout.job, JSON.stringify(file, null, 2));
+  if (put.outcome === "exists") throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
+  return { ...(await adopt(file, out, request, model, states)), existed: false };
+}
+
+/** The job in an output, by its job.json; null where there is none. */
+export async function readJobFile(store: Store): Promise<JobFile | null> {
+  if (!(await store.stat(layout.job))) return null;
+  const { bytes } = await store.read(layout.job, { maxBytes: 1024 * 1024 });
+  const parsed = jobFileSchema.safeParse(parseJson(bytes));
+  if (parsed.success) return parsed.data;
+  throw new CapfleetError("OUTPUT_IN_USE", `${store.uriOf(layout.job)} is not a job of this version of capfleet`);
+}
+
+function fingerprintOf({ task, engine, input, decoding, limit, shardSize }: JobSpec): string {
+  const meaning = [task, engine.digest, input.kind, input.uri, decoding.maxNewTokens, limit, shardSize];
+  return createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
+}
+
+async function ownerOf(store: Store, fingerprint: string): Promise<JobFile | null> {
+  const file = await readJobFile(store);
+  if (file?.fingerprint === fingerprint) return file;
+  if (file) throw new CapfleetError("OUTPUT_IN_USE", `${store.uri} already holds ${file.id}, which is another job`);
+  for await (const { key } of store.list()) {
+    throw new CapfleetError("OUTPUT_IN_USE", `${store.uri} is not empty: it holds ${key}`);
+  }
+  return null;
+}
+
+async function adopt(file: JobFile, out: string, request: JobRequest, model: Model, states: JobStates) {
+  const known = await states.find(file.id);
+  if (known) return { file, state: known, out };
+  const state: JobState = {
+    schema: SCHEMA_VERSION,
+    id: file.id,
+    out,
+    created: file.created,
+    runner: request.runner,
+    checkpoint: model.folder,
+    intent: "run",
+    ended: null,
+    reason: null,
+  };
+  await states.create(state);
+  return { file, state, out };
+}
+
+function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString("utf8"));
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,60 @@
+/** `<state>/jobs/`: where each job is and what is wanted of it. */
+import { CapfleetError, type Intent, type JobState, jobStateSchema, stateLayout } from "@capfleet/shared/contract";
+import type { Store } from "@capfleet/shared/storage";
+
+export class JobStates {
+  readonly #store: Store;
+
+  constructor(state: Store) {
+    this.#store = state;
+  }
+
+  /** Null where there is no such job. */
+  async find(id: string): Promise<JobState | null> {
+    return (await this.#read(id))?.job ?? null;
+  }
+
+  async create(job: JobState): Promise<void> {
+    await this.#store.putIfAbsent(stateLayout.job(job.id), JSON.stringify(job));
+  }
+
+  /** Every job, oldest first (ids sort by time). */
+  async *all(): AsyncGenerator<{ id: string; etag: string }> {
+    for await (const { key, etag } of this.#store.list({ prefix: stateLayout.jobs })) {
+      const id = /^jobs\/(.+)\.json$/.exec(key)?.[1];
+      if (id) yield { id, etag };
+    }
+  }
+
+  /**
+   * Changes a job with If-Match, as often as somebody else is quicker; `change` may be called again. Throws
+   * JOB_NOT_FOUND, or what `change` throws.
+   */
+  async update(id: string, change: (job: JobState) => JobState): Promise<JobState> {
+    for (;;) {
+      const found = await this.#read(id);
+      if (!found) throw new CapfleetError("JOB_NOT_FOUND", `no job ${id} in ${this.#store.uri}`);
+      const changed = change(found.job);
+      const put = await this.#store.putIfMatch(stateLayout.job(id), JSON.stringify(changed), found.etag);
+      if (put.outcome === "written") return changed;
+    }
+  }
+
+  /** Throws JOB_NOT_FOUND, or JOB_STATE for a job that has ended. */
+  want(id: string, intent: Intent): Promise<JobState> {
+    return this.update(id, (job) => {
+      if (job.ended) throw new CapfleetError("JOB_STATE", `job ${id} is ${job.ended}`);
+      if (job.intent === "cancelled" && intent !== "cancelled") {
+        throw new CapfleetError("JOB_STATE", `job ${id} has been cancelled`);
+      }
+      return { ...job, intent };
+    });
+  }
+
+  async #read(id: string): Promise<{ job: JobState; etag: string } | null> {
+    const key = stateLayout.job(id);
+    if (!(await this.#store.stat(key))) return null;
+    const { bytes, etag } = await this.#store.read(key);
+    return { job: jobStateSchema.parse(JSON.parse(bytes.toString("utf8"))), etag };
+  }
+}

@@ -1,0 +1,59 @@
+/** How a job is doing: the reconciler's live figures where there are some, else what object storage says. */
+import { type JobFile, type JobState, layout, type Summary, summarySchema } from "@capfleet/shared/contract";
+import { type Progress, readProgress } from "@capfleet/shared/queues";
+import type { Store, Stores } from "@capfleet/shared/storage";
+import type { Redis } from "ioredis";
+import { readPlan, readPlanned } from "../plan/planner.ts";
+import { Tally } from "../reconcile/tally.ts";
+import { readJobFile } from "./create.ts";
+
+export interface JobStatus extends Progress {
+  id: string;
+  task: string;
+  model: string;
+  input: string;
+  out: string;
+  created: string;
+}
+
+/** Null where the output no longer holds the job. Throws the stores' errors. */
+export async function readStatus(state: JobState, stores: Stores, redis: Redis | null): Promise<JobStatus | null> {
+  const store = stores.at(state.out);
+  const file = await readJobFile(store);
+  if (file?.id !== state.id) return null;
+  const live = state.ended || !redis ? null : await readProgress(redis, state.id).catch(() => null);
+  return { ...identity(state, file), ...(live ?? (await storedProgress(state, store))) };
+}
+
+export async function readSummary(store: Store): Promise<Summary | null> {
+  if (!(await store.stat(layout.summary))) return null;
+  const { bytes } = await store.read(layout.summary);
+  return summarySchema.parse(JSON.parse(bytes.toString("utf8")));
+}
+
+function identity(state: JobState, { spec }: JobFile) {
+  const { id, out, created } = state;
+  return { id, task: spec.task, model: spec.engine.model, input: spec.input.uri, out, created };
+}
+
+async function storedProgress(state: JobState, store: Store): Promise<Progress> {
+  const still = { rate: null, etaSeconds: null, reason: state.reason };
+  const summary = state.ended ? await readSummary(store) : null;
+  if (summary) {
+    const { rows, failed, records } = summary;
+    const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
+    return { ...still, ...counts, state: summary.state, waiting: null };
+  }
+  const tally = new Tally(store);
+  const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
+  const { rows, failed } = tally.sums;
+  const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;
+  const waiting = state.intent === "run" ? waitingFor(state) : null;
+  const counts = { planned: planned.records, total: plan?.records ?? null, done: rows, committed: rows, failed };
+  return { ...still, ...counts, state: state.ended ?? word, waiting };
+}
+
+function waitingFor(state: JobState): string {
+  if (state.runner === "local") return `nothing seems to run it; go on with \`capfleet resume ${state.id}\``;
+  return "no live figures: is `capfleet serve` running, and does CAPFLEET_REDIS_URL name its Redis?";
+}

@@ -1,0 +1,85 @@
+/** This machine's worker process: started, started again when it dies, stopped in good order. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { CapfleetError } from "@capfleet/shared/contract";
+
+const ENTRY = fileURLToPath(new URL("../../../worker/src/main.ts", import.meta.url));
+/** A worker that lives this long has started well. */
+const SETTLED_MS = 10_000;
+const MAX_EARLY_DEATHS = 3;
+const LAST_WORDS = 20;
+
+export class LocalWorker {
+  /** Rejects with WORKER_START_FAILED when it is of no use to start the worker again. */
+  readonly failed: Promise<never>;
+  readonly #arguments: string[];
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #fail: (error: CapfleetError) => void;
+  #child: ChildProcess | null = null;
+  #stopping = false;
+  #earlyDeaths = 0;
+  #lastWords: string[] = [];
+
+  constructor(args: string[], env: NodeJS.ProcessEnv) {
+    this.#arguments = args;
+    this.#env = env;
+    const { promise, reject } = Promise.withResolvers<never>();
+    this.failed = promise;
+    this.failed.catch(() => {});
+    this.#fail = reject;
+    this.#start();
+  }
+
+  get pid(): number | null {
+    return this.#child?.pid ?? null;
+  }
+
+  /** Asks it to finish what it has in work, and waits until it has ended. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const child = this.#child;
+    if (!child) return;
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGTERM");
+    await ended;
+  }
+
+  /** Ends it at once; its shards are done again. */
+  kill(): void {
+    this.#stopping = true;
+    this.#child?.kill("SIGKILL");
+  }
+
+  #start(): void {
+    const started = performance.now();
+    // A process group of its own, as Ctrl-C is for this process; the channel tells the worker when this process is gone.
+    const child = spawn(process.execPath, [ENTRY, ...this.#arguments], {
+      env: this.#env,
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      detached: true,
+    });
+    this.#child = child;
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#listen(text));
+    child.once("error", (cause) => this.#ended(started, cause.message));
+    child.once("exit", (code, signal) => this.#ended(started, signal ?? `exit code ${code}`));
+  }
+
+  #listen(text: string): void {
+    if (this.#env.CAPFLEET_LOG) process.stderr.write(text);
+    this.#lastWords = [...this.#lastWords, ...text.split("\n").filter((line) => line !== "")].slice(-LAST_WORDS);
+  }
+
+  #ended(started: number, how: string): void {
+    this.#child = null;
+    if (this.#stopping) return;
+    this.#earlyDeaths = performance.now() - started < SETTLED_MS ? this.#earlyDeaths + 1 : 0;
+    if (this.#earlyDeaths < MAX_EARLY_DEATHS) {
+      setTimeout(() => this.#stopping || this.#start(), 500 * this.#earlyDeaths);
+      return;
+    }
+    const words = this.#lastWords.join("\n  ");
+    this.#fail(
+      new CapfleetError("WORKER_START_FAILED", `the worker ended at once (${how})${words && `:\n  ${words}`}`),
+    );
+  }
+}

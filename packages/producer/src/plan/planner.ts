@@ -1,0 +1,170 @@
+/**
+ * Cuts a dataset into shards, as a stream: shard files are written in order, a few at a time, each with the cursor at which
+ * it ends; plan.json comes last. Interrupted anywhere, it goes on after the last shard of the unbroken row that begins
+ * at 0, from that shard's cursor.
+ */
+import {
+  DEFAULT_SHARD_SIZE,
+  type JobSpec,
+  layout,
+  MIN_SHARD_SIZE,
+  type Plan,
+  planSchema,
+  type ShardEnd,
+  shardEndSchema,
+} from "@capfleet/shared/contract";
+import type { Dataset, Entry } from "@capfleet/shared/datasets";
+import type { Store } from "@capfleet/shared/storage";
+
+/** Shard files on their way to the store at once. */
+const WRITES_AT_ONCE = 8;
+/** A job that would have fewer shards than this gets smaller ones, so that no worker slot idles. */
+const SHARDS_WANTED = 8;
+
+export interface Planned {
+  /** Shards of the unbroken row so far. */
+  shards: number;
+  records: number;
+}
+
+export interface PlanRequest {
+  store: Store;
+  spec: JobSpec;
+  dataset: Dataset;
+  /** Shards that the live workers can have in work at once. */
+  slots: number;
+  signal: AbortSignal;
+  /** Called after each shard of the unbroken row, and once at the start. */
+  onShard(planned: Planned): void;
+}
+
+/** Throws SOURCE_CHANGED, PlanConflict, the store's errors, or the signal's reason. */
+export async function planJob(request: PlanRequest): Promise<Plan> {
+  const { store, spec, dataset, signal, onShard } = request;
+  const known = await readPlan(store);
+  if (known) {
+    onShard(known);
+    return known;
+  }
+  const started = performance.now();
+  const begun = await lastShard(store);
+  let shards = begun.shards;
+  let planned = begun.end?.planned ?? 0;
+  onShard({ shards, records: planned });
+
+  const writes: { records: number; done: Promise<void> }[] = [];
+  let written = { shards, records: planned };
+  const settleOldest = async () => {
+    const { records, done } = writes.shift()!;
+    await done;
+    written = { shards: written.shards + 1, records };
+    onShard(written);
+  };
+  const write = async (entries: Entry[]) => {
+    signal.throwIfAborted();
+    if (writes.length === WRITES_AT_ONCE) await settleOldest();
+    planned += entries.length;
+    const done = writeShard(store, shards, planned, entries);
+    // Settled in order below; until then a failure must not count as unhandled.
+    done.catch(() => {});
+    writes.push({ records: planned, done });
+    shards += 1;
+  };
+
+  const entries = limited(dataset.entries(begun.end?.cursor ?? null), spec.limit, planned);
+  const { size, rest } = await chooseSize(entries, spec.shardSize ?? begun.firstSize, request.slots);
+  let pending: Entry[] = [];
+  for await (const chunk of rest) {
+    pending = pending.length === 0 ? chunk : pending.concat(chunk);
+    let start = 0;
+    for (; pending.length - start >= size; start += size) await write(pending.slice(start, start + size));
+    pending = pending.slice(start);
+  }
+  if (pending.length > 0) await write(pending);
+  while (writes.length > 0) await settleOldest();
+
+  const plan: Plan = { shards, records: planned, seconds: (performance.now() - started) / 1_000 };
+  await store.put(layout.plan, JSON.stringify(plan));
+  return plan;
+}
+
+/** Another producer has planned this shard otherwise; whoever meets it starts again from what is there. */
+export class PlanConflict extends Error {}
+
+async function writeShard(store: Store, shard: number, planned: number, entries: Entry[]): Promise<void> {
+  const end: ShardEnd = { records: entries.length, planned, cursor: entries.at(-1)!.cursor };
+  const body = `${entries.map(({ record }) => JSON.stringify(record)).join("\n")}\n${JSON.stringify(end)}\n`;
+  const key = layout.shard(shard);
+  const put = await store.putIfAbsent(key, body);
+  if (put.outcome === "written") return;
+  const { bytes } = await store.read(key);
+  if (bytes.toString("utf8") !== body) throw new PlanConflict(`${store.uriOf(key)} was planned by another producer`);
+}
+
+/** Null while the plan is not whole. */
+export async function readPlan(store: Store): Promise<Plan | null> {
+  if (!(await store.stat(layout.plan))) return null;
+  return planSchema.parse(JSON.parse((await store.read(layout.plan)).bytes.toString("utf8")));
+}
+
+/** How far a job is planned, from its objects alone. */
+export async function readPlanned(store: Store): Promise<Planned> {
+  const { shards } = await listShards(store);
+  return { shards, records: shards === 0 ? 0 : (await readEnd(store, shards - 1)).planned };
+}
+
+/** The unbroken row of shards. Files after a gap were never handed out and may no longer fit: they are deleted. */
+async function lastShard(store: Store): Promise<{ shards: number; end: ShardEnd | null; firstSize: number | null }> {
+  const { shards, strays } = await listShards(store);
+  for (const key of strays) await store.delete(key);
+  if (shards === 0) return { shards, end: null, firstSize: null };
+  const end = await readEnd(store, shards - 1);
+  const first = shards === 1 ? end : await readEnd(store, 0);
+  return { shards, end, firstSize: first.records };
+}
+
+async function listShards(store: Store): Promise<{ shards: number; strays: string[] }> {
+  let shards = 0;
+  const strays: string[] = [];
+  for await (const { key } of store.list({ prefix: layout.shards })) {
+    if (layout.numberOf(key) === shards) shards += 1;
+    else strays.push(key);
+  }
+  return { shards, strays };
+}
+
+async function readEnd(store: Store, shard: number): Promise<ShardEnd> {
+  const { bytes } = await store.read(layout.shard(shard));
+  const text = bytes.toString("utf8").trimEnd();
+  return shardEndSchema.parse(JSON.parse(text.slice(text.lastIndexOf("\n") + 1)));
+}
+
+async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, taken: number) {
+  let left = (limit ?? Number.POSITIVE_INFINITY) - taken;
+  if (left <= 0) return;
+  for await (const chunk of chunks) {
+    yield chunk.length > left ? chunk.slice(0, left) : chunk;
+    left -= chunk.length;
+    if (left <= 0) return;
+  }
+}
+
+/** Looks as far ahead as it takes to know whether the job is small; `rest` gives everything, from the start. */
+async function chooseSize(chunks: AsyncGenerator<Entry[]>, fixed: number | null, slots: number) {
+  if (fixed !== null) return { size: fixed, rest: chunks };
+  const wanted = Math.max(SHARDS_WANTED, 2 * slots);
+  const ahead: Entry[][] = [];
+  let count = 0;
+  while (count < DEFAULT_SHARD_SIZE * wanted) {
+    const next = await chunks.next();
+    if (next.done) break;
+    ahead.push(next.value);
+    count += next.value.length;
+  }
+  const size = Math.min(DEFAULT_SHARD_SIZE, Math.max(MIN_SHARD_SIZE, Math.ceil(count / wanted)));
+  const rest = async function* () {
+    yield* ahead.splice(0);
+    yield* chunks;
+  };
+  return { size, rest: rest() };
+}

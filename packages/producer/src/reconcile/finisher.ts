@@ -1,0 +1,49 @@
+/** The last objects of a job: its rollups, summary.json, _SUCCESS, and the word that it has ended. */
+import {
+  CAPFLEET_VERSION,
+  type JobFile,
+  type JobState,
+  layout,
+  SCHEMA_VERSION,
+  type Summary,
+} from "@capfleet/shared/contract";
+import type { JobStates } from "../jobs/states.ts";
+import type { Reason } from "./backoff.ts";
+import type { JobTracker } from "./tracker.ts";
+
+/** Safe to repeat: a producer that dies in the middle has cost nothing. */
+export async function endJob(
+  tracker: JobTracker,
+  ended: NonNullable<JobState["ended"]>,
+  reason: Reason | null,
+  states: JobStates,
+): Promise<void> {
+  const { store, file, tally, plan } = tracker;
+  await tally.rollUp(true);
+  const now = new Date();
+  const { rows, failed, errors } = tally.sums;
+  const summary: Summary = {
+    schema: SCHEMA_VERSION,
+    id: file.id,
+    state: ended,
+    reason,
+    task: file.spec.task,
+    records: plan?.records ?? null,
+    shards: plan?.shards ?? tracker.planned.shards,
+    rows,
+    succeeded: rows - failed,
+    failed,
+    errors,
+    created: file.created,
+    ended: now.toISOString(),
+    seconds: (now.getTime() - Date.parse(file.created)) / 1_000,
+    provenance: provenanceOf(file),
+  };
+  await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
+  if (ended === "finished") await store.put(layout.success, "");
+  tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
+}
+
+function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {
+  return { capfleet: CAPFLEET_VERSION, schema: SCHEMA_VERSION, engine: spec.engine, fingerprint };
+}

@@ -1,0 +1,288 @@
+/**
+ * The loop that makes jobs happen. Level-triggered: each round compares what should be (jobs and their intent, planned
+ * shards) with what is (results, shards in Redis) and acts on the difference; messages only wake it early. It may die
+ * at any line: the next one starts from object storage. Redis may be emptied: what is missing there is added again.
+ *
+ *   jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
+ */
+import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
+import type { Logger } from "@capfleet/shared/log";
+import {
+  connectRedis,
+  keys,
+  liveWorkers,
+  type Presence,
+  type Progress,
+  parseShardJobId,
+  redisPrefix,
+  shardJobId,
+  takeReports,
+  type WorkPayload,
+  workQueue,
+  writeProgress,
+} from "@capfleet/shared/queues";
+import type { Stores } from "@capfleet/shared/storage";
+import { Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import type { JobStates } from "../jobs/states.ts";
+import { endJob } from "./finisher.ts";
+import { Lease } from "./lease.ts";
+import { JobTracker } from "./tracker.ts";
+import { DeficitRoundRobin } from "./window.ts";
+
+const ROUND_MS = 1_000;
+/** Messages may come by the hundred; a round takes them together. */
+const MIN_ROUND_MS = 50;
+/** How often the state root and the results are listed. */
+const LOOK_MS = 2_000;
+/** What the last round may take once the loop has been told to stop. */
+const STOP_MS = 2_000;
+const MIN_WINDOW = 8;
+const BULK = 500;
+
+export interface ReconcilerOptions {
+  stores: Stores;
+  states: JobStates;
+  redisUrl: string;
+  log: Logger;
+  /** Which jobs are this one's to look after. */
+  isMine(job: JobState): boolean;
+}
+
+/** The shards of one queue that are in Redis, by job. */
+interface Outstanding {
+  count: number;
+  waiting: { id: string; job: string }[];
+  byJob: Map<string, Set<number>>;
+}
+
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #redis: Redis;
+  readonly #ears: Redis;
+  readonly #lease: Lease;
+  readonly #trackers = new Map<string, JobTracker>();
+  readonly #seen = new Map<string, string>();
+  readonly #queues = new Map<string, Queue<WorkPayload>>();
+  readonly #robins = new Map<string, DeficitRoundRobin>();
+  readonly #progress = new Map<string, Progress>();
+  #lookAt = 0;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    this.#redis = connectRedis(options.redisUrl, "patient");
+    this.#ears = connectRedis(options.redisUrl, "patient");
+    this.#lease = new Lease(this.#redis, "reconciler");
+  }
+
+  /** The last figures of a job that this reconciler looks after. */
+  progressOf(job: string): Progress | null {
+    return this.#progress.get(job) ?? null;
+  }
+
+  /** Runs until the signal; never throws: what goes wrong is logged and met again in the next round. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { log } = this.#options;
+    this.#ears.on("message", () => this.#wake.resolve());
+    this.#ears.subscribe(keys.wake()).catch((error: Error) => log.warn({ err: error.message }, "no wake-ups"));
+    signal.addEventListener("abort", () => this.#letGo(), { once: true });
+    while (!signal.aborted) {
+      const started = performance.now();
+      this.#wake = Promise.withResolvers<void>();
+      try {
+        await this.#round();
+      } catch (thrown) {
+        if (!signal.aborted) log.warn({ err: asCapfleetError(thrown).message }, "round");
+      }
+      const spent = performance.now() - started;
+      if (!signal.aborted && spent < MIN_ROUND_MS) await pause(MIN_ROUND_MS - spent);
+      if (!signal.aborted) await Promise.race([this.#wake.promise, pause(ROUND_MS)]);
+    }
+    for (const tracker of this.#trackers.values()) tracker.stopPlanning();
+    await this.#lease.release().catch(() => {});
+    await Promise.allSettled([...this.#queues.values()].map((queue) => queue.close()));
+    this.#redis.disconnect();
+    this.#ears.disconnect();
+  }
+
+  /** A command to a Redis that is away waits for it; stopping must not. */
+  #letGo(): void {
+    this.#wake.resolve();
+    setTimeout(() => this.#redis.disconnect(), STOP_MS).unref();
+  }
+
+  async #round(): Promise<void> {
+    if (!(await this.#lease.hold())) return this.#stepDown();
+    const now = performance.now();
+    const look = now >= this.#lookAt;
+    if (look) this.#lookAt = now + LOOK_MS;
+    if (look) await this.#refreshJobs();
+    const workers = await liveWorkers(this.#redis);
+    const slotsOf = (digest: string) => sum(workers.filter(runs(digest)).map(({ slots }) => slots));
+
+    // What is in Redis is read before the reports: a shard that has left Redis by then has its report in.
+    const outstanding = new Map<string, Outstanding>();
+    for (const digest of this.#digests()) outstanding.set(digest, await this.#outstanding(digest));
+    for (const tracker of [...this.#trackers.values()]) {
+      const here = outstanding.get(tracker.file.spec.engine.digest)!;
+      try {
+        await this.#advance(tracker, here, slotsOf(tracker.file.spec.engine.digest), look);
+      } catch (thrown) {
+        tracker.failed(asCapfleetError(thrown));
+        this.#options.log.warn({ job: tracker.id, err: asCapfleetError(thrown).message }, "job");
+      }
+    }
+    for (const [digest, here] of outstanding) await this.#fill(digest, here, slotsOf(digest));
+    for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
+    for (const [id, { state }] of this.#trackers) if (state.ended) await this.#forget(id);
+  }
+
+  /** Another producer has the lease: its rounds count, ours would only repeat them. */
+  #stepDown(): void {
+    for (const tracker of this.#trackers.values()) tracker.stopPlanning();
+    this.#trackers.clear();
+    this.#seen.clear();
+    this.#lookAt = 0;
+  }
+
+  async #refreshJobs(): Promise<void> {
+    const { states, stores, isMine, log } = this.#options;
+    for await (const { id, etag } of states.all()) {
+      if (this.#seen.get(id) === etag) continue;
+      try {
+        const state = await states.find(id);
+        const tracker = this.#trackers.get(id);
+        if (state && tracker) tracker.state = state;
+        else if (state && !state.ended && isMine(state)) {
+          const opened = await JobTracker.open(state, stores);
+          if (opened) this.#trackers.set(id, opened);
+          else log.warn({ job: id, out: state.out }, "the output does not hold this job");
+        }
+        this.#seen.set(id, etag);
+      } catch (thrown) {
+        log.warn({ job: id, err: asCapfleetError(thrown).message }, "job can't be read");
+      }
+    }
+  }
+
+  /** Planning, reports, intent, and the end of one job. */
+  async #advance(tracker: JobTracker, here: Outstanding, slots: number, look: boolean): Promise<void> {
+    const now = performance.now();
+    for (;;) {
+      const reports = await takeReports(this.#redis, tracker.id);
+      tracker.absorb(reports, now);
+      if (reports.length === 0) break;
+    }
+    if (look) await tracker.tally.look();
+    await tracker.tally.rollUp();
+
+    const { intent } = tracker.state;
+    if (intent === "run" && !tracker.fatal) tracker.keepPlanning(slots, now);
+    else {
+      tracker.stopPlanning();
+      await this.#withdraw(tracker, here);
+    }
+    const idle = !here.byJob.has(tracker.id) && !tracker.isPlanning;
+    const { states } = this.#options;
+    if (intent === "cancelled" && idle) await this.#end(tracker, "cancelled");
+    else if (tracker.fatal && idle) await this.#end(tracker, "failed");
+    else if (tracker.isComplete) {
+      const { rows } = tracker.tally.sums;
+      const { records } = tracker.plan!;
+      const message = `${rows} rows were committed for ${records} records`;
+      if (rows === records) await endJob(tracker, "finished", null, states);
+      else tracker.fatal = { code: "JOB_FAILED", message };
+    }
+  }
+
+  async #end(tracker: JobTracker, ended: "cancelled" | "failed"): Promise<void> {
+    await tracker.tally.look();
+    await endJob(tracker, ended, tracker.fatal, this.#options.states);
+  }
+
+  /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */
+  async #withdraw(tracker: JobTracker, here: Outstanding): Promise<void> {
+    const queue = this.#queue(tracker.file.spec.engine.digest);
+    for (const { id, job } of here.waiting) if (job === tracker.id) await queue.remove(id);
+  }
+
+  /** Hands out shards until the queue's window is full: twice what the live workers have slots for. */
+  async #fill(digest: string, here: Outstanding, slots: number): Promise<void> {
+    const room = Math.max(MIN_WINDOW, 2 * slots) - here.count;
+    if (room <= 0) return;
+    const now = performance.now();
+    const next = new Map<string, { tracker: JobTracker; shards: number[] }>();
+    for (const tracker of this.#trackers.values()) {
+      const { state, file, fatal } = tracker;
+      if (file.spec.engine.digest !== digest || state.intent !== "run" || state.ended || fatal) continue;
+      const shards = tracker.next(room, here.byJob.get(tracker.id) ?? new Set(), now);
+      if (shards.length > 0) next.set(tracker.id, { tracker, shards });
+    }
+    const runnable = [...next.values()].map(({ tracker, shards }) => tracker.runnable(shards.length));
+    const work: { name: string; data: WorkPayload; opts: object }[] = [];
+    for (const [id, count] of this.#robin(digest).share(runnable, room)) {
+      const { tracker, shards } = next.get(id)!;
+      for (const shard of shards.slice(0, count)) {
+        // Kept jobs would silently swallow a second add of the same id.
+        const opts = { jobId: shardJobId(id, shard), removeOnComplete: true, removeOnFail: true };
+        work.push({ name: "shard", data: { v: 1, job: id, shard, out: tracker.state.out }, opts });
+      }
+    }
+    for (let at = 0; at < work.length; at += BULK) await this.#queue(digest).addBulk(work.slice(at, at + BULK));
+  }
+
+  async #outstanding(digest: string): Promise<Outstanding> {
+    const queue = this.#queue(digest);
+    const lists = await Promise.all(
+      ["wait", "paused", "active"].map((list) => this.#redis.lrange(queue.toKey(list), 0, -1)),
+    );
+    const found: Outstanding = { count: 0, waiting: [], byJob: new Map() };
+    for (const [i, ids] of lists.entries()) {
+      for (const id of ids) {
+        const parsed = parseShardJobId(id);
+        if (!parsed) continue;
+        found.count += 1;
+        if (i < 2) found.waiting.push({ id, job: parsed.job });
+        const shards = found.byJob.get(parsed.job) ?? new Set();
+        found.byJob.set(parsed.job, shards.add(parsed.shard));
+      }
+    }
+    return found;
+  }
+
+  async #show(tracker: JobTracker, workers: Presence[]): Promise<void> {
+    const progress = tracker.progress(workers, performance.now());
+    this.#progress.set(tracker.id, progress);
+    await writeProgress(this.#redis, tracker.id, progress);
+  }
+
+  async #forget(id: string): Promise<void> {
+    this.#options.log.info({ job: id, ended: this.#trackers.get(id)?.state.ended }, "job ended");
+    this.#trackers.delete(id);
+    await this.#redis.del(keys.reports(id));
+  }
+
+  #digests(): Set<string> {
+    return new Set([...this.#trackers.values()].map(({ file }) => file.spec.engine.digest));
+  }
+
+  #robin(digest: string): DeficitRoundRobin {
+    const robin = this.#robins.get(digest) ?? new DeficitRoundRobin();
+    this.#robins.set(digest, robin);
+    return robin;
+  }
+
+  #queue(digest: string): Queue<WorkPayload> {
+    const known = this.#queues.get(digest);
+    if (known) return known;
+    const queue = new Queue<WorkPayload>(workQueue(digest), { connection: this.#redis, prefix: redisPrefix() });
+    queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
+    this.#queues.set(digest, queue);
+    return queue;
+  }
+}
+
+const runs = (digest: string) => (worker: Presence) => worker.engines.some((engine) => engine.digest === digest);
+const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

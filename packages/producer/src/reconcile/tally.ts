@@ -1,0 +1,105 @@
+/**
+ * What a job has committed, counted from object storage. Shards below `lowWater` are all committed; above it, `above`
+ * holds those that are. Sums come from reports where there are some, else from the results themselves; per 1,000
+ * shards they are kept in `rollups/`, so that a new reconciler reads 1,000 results at most.
+ */
+import {
+  addSums,
+  layout,
+  NO_SUMS,
+  type ResultRow,
+  ROLLUP_SHARDS,
+  type Rollup,
+  rollupSchema,
+  type Sums,
+} from "@capfleet/shared/contract";
+import type { Store } from "@capfleet/shared/storage";
+import pLimit from "p-limit";
+
+const READS_AT_ONCE = 8;
+
+export class Tally {
+  /** Every shard below it is committed. */
+  lowWater = 0;
+  /** Of everything committed. */
+  sums: Sums = NO_SUMS;
+  readonly #store: Store;
+  /** Committed shards that no rollup covers. */
+  readonly #shards = new Map<number, Sums>();
+  #rolledUp = 0;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** Takes up what an earlier reconciler has left. */
+  async load(): Promise<void> {
+    for await (const { key } of this.#store.list({ prefix: layout.rollups })) {
+      const { bytes } = await this.#store.read(key);
+      const rollup = rollupSchema.parse(JSON.parse(bytes.toString("utf8")));
+      if (rollup.from !== this.#rolledUp) break;
+      this.#rolledUp += rollup.shards;
+      this.sums = addSums(this.sums, rollup);
+    }
+    this.lowWater = this.#rolledUp;
+    await this.look();
+  }
+
+  isCommitted(shard: number): boolean {
+    return shard < this.lowWater || this.#shards.has(shard);
+  }
+
+  /** Above the low-water mark. */
+  get ahead(): number {
+    return this.#rolledUp + this.#shards.size - this.lowWater;
+  }
+
+  add(shard: number, sums: Sums): void {
+    if (this.isCommitted(shard)) return;
+    this.#shards.set(shard, sums);
+    this.sums = addSums(this.sums, sums);
+    while (this.#shards.has(this.lowWater)) this.lowWater += 1;
+  }
+
+  /** Lists the results above the low-water mark, and reads those that nobody has reported. */
+  async look(): Promise<void> {
+    const limit = pLimit(READS_AT_ONCE);
+    const reads: Promise<void>[] = [];
+    const after = this.lowWater > 0 ? layout.result(this.lowWater - 1) : undefined;
+    for await (const { key } of this.#store.list({ prefix: layout.results, ...(after && { after }) })) {
+      const shard = layout.numberOf(key);
+      if (shard === null || this.isCommitted(shard)) continue;
+      reads.push(limit(async () => this.add(shard, await readSums(this.#store, key))));
+    }
+    await Promise.all(reads);
+  }
+
+  /** Writes the rollups that have become whole; with `all`, the last one too. Writing one again changes nothing. */
+  async rollUp(all = false): Promise<void> {
+    for (;;) {
+      const ready = this.lowWater - this.#rolledUp;
+      if (ready < (all ? 1 : ROLLUP_SHARDS)) return;
+      const shards = Math.min(ready, ROLLUP_SHARDS);
+      const from = this.#rolledUp;
+      let sums = NO_SUMS;
+      for (let shard = from; shard < from + shards; shard++) sums = addSums(sums, this.#shards.get(shard)!);
+      const rollup: Rollup = { from, shards, ...sums };
+      await this.#store.put(layout.rollup(from / ROLLUP_SHARDS), JSON.stringify(rollup));
+      for (let shard = from; shard < from + shards; shard++) this.#shards.delete(shard);
+      this.#rolledUp += shards;
+    }
+  }
+}
+
+async function readSums(store: Store, key: string): Promise<Sums> {
+  const { bytes } = await store.read(key);
+  const sums: Sums = { rows: 0, failed: 0, errors: {} };
+  for (const line of bytes.toString("utf8").trimEnd().split("\n")) {
+    const { error } = JSON.parse(line) as ResultRow;
+    sums.rows += 1;
+    if (!error) continue;
+    sums.failed += 1;
+    sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;
+  }
+  return sums;
+}

@@ -1,0 +1,188 @@
+/** One job as the reconciler sees it: how far it is planned and committed, what may go out next, what holds it up. */
+import {
+  asCapfleetError,
+  type CapfleetError,
+  ERRORS,
+  type ErrorCode,
+  type JobFile,
+  type JobState,
+  LANE_WEIGHTS,
+  type Plan,
+} from "@capfleet/shared/contract";
+import type { Presence, Progress, Report } from "@capfleet/shared/queues";
+import type { Store, Stores } from "@capfleet/shared/storage";
+import { readJobFile } from "../jobs/create.ts";
+import { openDataset } from "../plan/input.ts";
+import { PlanConflict, type Planned, planJob } from "../plan/planner.ts";
+import { Backoff, type Reason } from "./backoff.ts";
+import { Rate } from "./rate.ts";
+import { Tally } from "./tally.ts";
+import type { Runnable } from "./window.ts";
+
+const REPLAN_MS = 1_000;
+
+export class JobTracker {
+  /** As last read; the reconciler keeps it fresh. */
+  state: JobState;
+  readonly file: JobFile;
+  readonly store: Store;
+  readonly tally: Tally;
+  readonly backoff = new Backoff();
+  planned: Planned = { shards: 0, records: 0 };
+  plan: Plan | null = null;
+  /** Why the job can't finish, ever. */
+  fatal: Reason | null = null;
+  readonly #stores: Stores;
+  readonly #rate = new Rate();
+  #planning: AbortController | null = null;
+  #planAgainAt = 0;
+
+  private constructor(state: JobState, file: JobFile, store: Store, stores: Stores) {
+    this.state = state;
+    this.file = file;
+    this.store = store;
+    this.tally = new Tally(store);
+    this.#stores = stores;
+  }
+
+  /** Takes a job up where its objects say it is. Throws the stores' errors. */
+  static async open(state: JobState, stores: Stores): Promise<JobTracker | null> {
+    const store = stores.at(state.out);
+    const file = await readJobFile(store);
+    if (file?.id !== state.id) return null;
+    const tracker = new JobTracker(state, file, store, stores);
+    await tracker.tally.load();
+    return tracker;
+  }
+
+  get id(): string {
+    return this.state.id;
+  }
+
+  /** Plans in the background until the plan is whole; call it in every round. */
+  keepPlanning(slots: number, now: number): void {
+    if (this.plan || this.#planning || this.fatal || now < this.#planAgainAt) return;
+    const stop = new AbortController();
+    this.#planning = stop;
+    planJob({
+      store: this.store,
+      spec: this.file.spec,
+      dataset: openDataset(this.file.spec.input, this.#stores),
+      slots,
+      signal: stop.signal,
+      onShard: (planned) => {
+        this.planned = planned;
+      },
+    }).then(
+      (plan) => {
+        this.plan = plan;
+        this.#planning = null;
+      },
+      (thrown: unknown) => {
+        this.#planning = null;
+        this.#planAgainAt = performance.now() + REPLAN_MS;
+        if (!stop.signal.aborted && !(thrown instanceof PlanConflict)) this.failed(asCapfleetError(thrown));
+      },
+    );
+  }
+
+  stopPlanning(): void {
+    this.#planning?.abort();
+  }
+
+  get isPlanning(): boolean {
+    return this.#planning !== null;
+  }
+
+  absorb(reports: readonly Report[], now: number): void {
+    for (const report of reports) {
+      if (report.outcome === "committed") {
+        this.tally.add(report.shard, report.sums);
+        this.backoff.succeeded(report.shard);
+      } else if (isFatal(report.code)) {
+        this.fatal = { code: report.code, message: report.message };
+      } else {
+        this.backoff.failed(report.shard, report, now);
+      }
+    }
+  }
+
+  /** An error outside of any shard. */
+  failed({ code, message }: CapfleetError): void {
+    if (isFatal(code)) this.fatal = { code, message };
+    else this.backoff.jobFailed({ code, message }, performance.now());
+  }
+
+  /** Shards that may go out now, in order, `most` at the most. */
+  next(most: number, outstanding: ReadonlySet<number>, now: number): number[] {
+    if (this.backoff.blocked) {
+      if (outstanding.size > 0 || !this.backoff.mayProbe(now)) return [];
+      most = Math.min(most, 1);
+    }
+    const found: number[] = [];
+    for (let shard = this.tally.lowWater; shard < this.planned.shards && found.length < most; shard++) {
+      if (this.tally.isCommitted(shard) || outstanding.has(shard)) continue;
+      if (this.backoff.blocked || this.backoff.mayTry(shard, now)) found.push(shard);
+    }
+    return found;
+  }
+
+  runnable(available: number): Runnable {
+    const { shards, records } = this.planned;
+    const cost = shards === 0 ? 1 : records / shards;
+    return { id: this.id, weight: LANE_WEIGHTS[this.file.spec.lane], cost, available };
+  }
+
+  get isComplete(): boolean {
+    return this.plan !== null && this.tally.lowWater >= this.plan.shards;
+  }
+
+  progress(workers: readonly Presence[], now: number): Progress {
+    const mine = workers.flatMap(({ inFlight }) => inFlight.filter(({ job }) => job === this.id));
+    const open = mine.filter(({ shard }) => !this.tally.isCommitted(shard));
+    const { rows, failed } = this.tally.sums;
+    const total = this.plan?.records ?? null;
+    const seen = rows + open.reduce((sum, shard) => sum + shard.rows, 0);
+    const done = total === null ? seen : Math.min(seen, total);
+    this.#rate.sample(done, now);
+    const rate = this.#rate.perSecond;
+    const waiting = this.#waitingFor(workers);
+    const eta = rate && total !== null ? (total - done) / rate : null;
+    return {
+      state: this.#stateWord(),
+      planned: this.planned.records,
+      total,
+      done,
+      committed: rows,
+      failed: failed + open.reduce((sum, shard) => sum + shard.failed, 0),
+      rate,
+      etaSeconds: eta,
+      waiting,
+      reason: this.fatal ?? this.backoff.blocked,
+    };
+  }
+
+  #stateWord(): Progress["state"] {
+    const { intent, ended } = this.state;
+    if (ended) return ended;
+    if (this.fatal) return "failed";
+    if (intent !== "run") return intent;
+    if (this.backoff.blocked) return "blocked";
+    return this.planned.shards === 0 && !this.plan ? "planning" : "running";
+  }
+
+  #waitingFor(workers: readonly Presence[]): string | null {
+    const { model, digest } = this.file.spec.engine;
+    if (this.state.intent !== "run" || this.isComplete) return null;
+    if (workers.some(({ engines }) => engines.some((engine) => engine.digest === digest))) return null;
+    const others = workers.flatMap(({ engines }) => engines.filter((engine) => engine.model === model));
+    const hint = others.length > 0 ? `; workers run ${model} as engine ${others[0]!.digest}` : "";
+    return `no worker for ${model} (engine ${digest})${hint}`;
+  }
+}
+
+/** An error that no waiting mends. INTERNAL is tried again: it may be a worker's own trouble. */
+function isFatal(code: string): boolean {
+  const entry = ERRORS[code as ErrorCode];
+  return entry !== undefined && !entry.retryable && code !== "INTERNAL";
+}

@@ -1,0 +1,57 @@
+/** Settings that come from the environment. Each is read in one place; `docs/configuration.md` lists them. */
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import * as z from "zod";
+import { CapfleetError } from "./contract/errors.ts";
+
+const count = (max: number) => z.coerce.number().int().min(1).max(max);
+
+const settingsSchema = z.object({
+  /** Where jobs and models are kept: s3:// or file:// prefix, or a folder. */
+  CAPFLEET_STATE: z.string().min(1).optional(),
+  /** redis:// or rediss:// URL. Without it `capfleet run` starts a Redis of its own. */
+  CAPFLEET_REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
+  /** The folder of compiled engines. */
+  CAPFLEET_CACHE: z.string().min(1).optional(),
+  /** Largest image file that is fetched, in bytes. */
+  CAPFLEET_MAX_IMAGE_BYTES: count(2 ** 31 - 1).default(64 * 1024 * 1024),
+  /** Largest image that is decoded, in pixels; the default is PIL's decompression-bomb limit. */
+  CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
+  /** Seconds that a stopping worker may spend on finishing shards. */
+  CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
+});
+
+export interface Config {
+  state: string;
+  redisUrl: string | null;
+  cache: string;
+  maxImageBytes: number;
+  maxImagePixels: number;
+  graceSeconds: number;
+}
+
+/** Throws INVALID_CONFIG, naming the variable. Values are not repeated: a Redis URL may hold a password. */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const parsed = settingsSchema.safeParse(set);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    throw new CapfleetError("INVALID_CONFIG", `${issue.path.join(".")}: ${issue.message}`);
+  }
+  const settings = parsed.data;
+  const home = homedir();
+  const dataHome = set.XDG_DATA_HOME ?? join(home, ".local", "share");
+  const cacheHome = set.XDG_CACHE_HOME ?? join(home, ".cache");
+  return {
+    state: settings.CAPFLEET_STATE ?? pathToFileURL(join(dataHome, "capfleet")).href,
+    redisUrl: settings.CAPFLEET_REDIS_URL ?? null,
+    cache: resolve(settings.CAPFLEET_CACHE ?? join(cacheHome, "capfleet")),
+    maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
+    maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
+    graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
+  };
+}
+
+/** The checkpoints that come with capfleet, a folder each. */
+export const BUNDLED_MODELS = fileURLToPath(new URL("../../../test/demo/models/", import.meta.url));

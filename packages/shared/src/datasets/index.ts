@@ -1,0 +1,3 @@
+export * from "./dataset.ts";
+export * from "./manifest.ts";
+export * from "./prefix.ts";

@@ -1,0 +1,3 @@
+export * from "./catalog.ts";
+export * from "./checkpoint.ts";
+export * from "./engine.ts";

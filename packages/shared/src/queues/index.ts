@@ -1,0 +1,5 @@
+export * from "./connection.ts";
+export * from "./names.ts";
+export * from "./presence.ts";
+export * from "./progress.ts";
+export * from "./reports.ts";

@@ -1,0 +1,37 @@
+/** Names in Redis. BullMQ's own keys stand below the same prefix. */
+import * as z from "zod";
+
+/** CAPFLEET_REDIS_PREFIX keeps two fleets apart that share a Redis; `capfleet run` takes one of its own. */
+export const redisPrefix = () => process.env.CAPFLEET_REDIS_PREFIX || "capfleet";
+
+/** The queue of the shards that need exactly this engine. */
+export const workQueue = (engineDigest: string) => `work.${engineDigest}`;
+
+/** A shard's id in its queue; derived, so that adding the same shard twice is one job. BullMQ forbids `:`. */
+export const shardJobId = (job: string, shard: number) => `${job}.${shard}`;
+export const parseShardJobId = (id: string): { job: string; shard: number } | null => {
+  const dot = id.lastIndexOf(".");
+  return dot < 0 ? null : { job: id.slice(0, dot), shard: Number(id.slice(dot + 1)) };
+};
+
+export const keys = {
+  /** A set of worker ids; each has a key of its own that expires. */
+  workers: () => `${redisPrefix()}:workers`,
+  worker: (id: string) => `${redisPrefix()}:worker:${id}`,
+  /** A list of what workers did with a job's shards; the reconciler empties it. A hint: lost entries cost a read. */
+  reports: (job: string) => `${redisPrefix()}:reports:${job}`,
+  /** The reconciler's last word on a job, for `status`; expires. */
+  progress: (job: string) => `${redisPrefix()}:progress:${job}`,
+  lease: (name: string) => `${redisPrefix()}:lease:${name}`,
+  /** A channel: something changed, look now. */
+  wake: () => `${redisPrefix()}:wake`,
+};
+
+/** What BullMQ carries for a shard: where it is, never what is in it. */
+export const workPayloadSchema = z.object({
+  v: z.literal(1),
+  job: z.string(),
+  shard: z.number().int(),
+  out: z.string(),
+});
+export type WorkPayload = z.infer<typeof workPayloadSchema>;

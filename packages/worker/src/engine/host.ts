@@ -1,0 +1,83 @@
+/** The main thread's side of the engine thread: start it, send it batches, get outputs back. */
+import { Worker } from "node:worker_threads";
+import { CapfleetError } from "@capfleet/shared/contract";
+import type { CaptionOutput, EngineInfo } from "./engine.ts";
+import type { Reply, RunRequest, ThreadData } from "./thread.ts";
+
+interface Waiting {
+  resolve(outputs: CaptionOutput[]): void;
+  reject(error: CapfleetError): void;
+}
+
+export class EngineHost {
+  readonly infos: EngineInfo[];
+  /** Settles when the thread ends; rejects (ENGINE_FAILED) where it ended by itself, after which nothing runs here. */
+  readonly ended: Promise<void>;
+  readonly #thread: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 0;
+  #closing = false;
+
+  private constructor(thread: Worker, infos: EngineInfo[]) {
+    this.#thread = thread;
+    this.infos = infos;
+    thread.on("message", (message: Reply) => this.#receive(message));
+    this.ended = new Promise((resolve, reject) => {
+      let cause: unknown;
+      thread.on("error", (thrown) => {
+        cause = thrown;
+      });
+      thread.on("exit", (code) => {
+        const message = `the engine thread ended (code ${code})${cause instanceof Error ? `: ${cause.message}` : ""}`;
+        const error = new CapfleetError("ENGINE_FAILED", message, { cause });
+        for (const waiting of this.#waiting.values()) waiting.reject(error);
+        this.#waiting.clear();
+        if (this.#closing) resolve();
+        else reject(error);
+      });
+    });
+    // Whoever awaits a run hears of it too; an unobserved rejection must not end the process by itself.
+    this.ended.catch(() => {});
+  }
+
+  /** Loads the compiled engines in `folders` on a new thread. Throws ENGINE_FAILED. */
+  static async start(data: ThreadData): Promise<EngineHost> {
+    const thread = new Worker(new URL("./thread.ts", import.meta.url), { workerData: data });
+    const infos = await new Promise<EngineInfo[]>((resolve, reject) => {
+      const fail = (message: string) => reject(new CapfleetError("ENGINE_FAILED", message));
+      thread.once("message", (message: Reply) => {
+        if (message.kind === "ready") resolve(message.infos);
+        else fail(message.kind === "broken" ? message.message : "unexpected answer");
+      });
+      thread.once("error", (thrown) => fail(thrown instanceof Error ? thrown.message : String(thrown)));
+      thread.once("exit", (code) => fail(`the engine thread ended at its start (code ${code})`));
+    }).catch(async (thrown: unknown) => {
+      await thread.terminate();
+      throw thrown;
+    });
+    thread.removeAllListeners();
+    return new EngineHost(thread, infos);
+  }
+
+  /** Runs images [first, first + count) of a slab, which must not be written meanwhile. Throws ENGINE_FAILED. */
+  run(request: Omit<RunRequest, "id">): Promise<CaptionOutput[]> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#thread.postMessage({ id, ...request } satisfies RunRequest);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#thread.terminate();
+  }
+
+  #receive(message: Reply): void {
+    if (message.kind !== "done" && message.kind !== "failed") return;
+    const waiting = this.#waiting.get(message.id);
+    this.#waiting.delete(message.id);
+    if (message.kind === "done") waiting?.resolve(message.outputs);
+    else waiting?.reject(new CapfleetError("ENGINE_FAILED", message.message));
+  }
+}

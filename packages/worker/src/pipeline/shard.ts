@@ -1,0 +1,142 @@
+/**
+ * One shard, from its records to its committed rows:
+ *
+ *   read job, shard and intent → label every record (fetch → decode → batch → infer) → commit
+ *
+ * Row errors become rows. Anything else that goes wrong throws out of here, and the shard will be tried again: nothing
+ * has been written by then. The commit is one conditional PUT, so that a shard which two workers finish has one result.
+ */
+import {
+  asCapfleetError,
+  CapfleetError,
+  type InputRecord,
+  type JobFile,
+  jobFileSchema,
+  layout,
+  NO_SUMS,
+  type ResultRow,
+  recordSchema,
+  type Sums,
+  shardEndSchema,
+} from "@capfleet/shared/contract";
+import type { Store, Stores } from "@capfleet/shared/storage";
+import type { Intents } from "./intent.ts";
+
+export interface ShardTask {
+  job: string;
+  shard: number;
+  out: string;
+}
+
+/** Rows of a shard that is being worked on; presence shows it. */
+export interface InFlight extends ShardTask {
+  rows: number;
+  failed: number;
+}
+
+export type ShardOutcome =
+  | { outcome: "committed"; sums: Sums }
+  /** Another attempt's results stand. */
+  | { outcome: "already" }
+  /** The job has been cancelled, or paused before the shard began. */
+  | { outcome: "withdrawn" };
+
+export interface ShardContext {
+  stores: Stores;
+  intents: Intents;
+  /** Runs a record's work when the pipeline has room for it. */
+  admit<T>(work: () => Promise<T>): Promise<T>;
+  /** Labels one record; row errors throw as well. */
+  label(record: InputRecord, image: string, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>>;
+}
+
+/** Throws shard errors, or the signal's reason when it is aborted. */
+export async function runShard(progress: InFlight, context: ShardContext, signal: AbortSignal): Promise<ShardOutcome> {
+  const { job, shard } = progress;
+  const store = context.stores.at(progress.out);
+  if ((await context.intents.of(job)) !== "run") return { outcome: "withdrawn" };
+  if (await store.stat(layout.result(shard))) return { outcome: "already" };
+  const file = await readJob(store);
+  const records = await readShard(store, shard);
+
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  const rows = await Promise.all(
+    records.map(async (record): Promise<ResultRow> => {
+      const row: ResultRow = await context
+        .admit(() => labelRecord(record, file, context, either))
+        .catch((thrown: unknown) => {
+          // The first failure settles the shard; what has not begun yet need not begin.
+          stop.abort(thrown);
+          throw thrown;
+        });
+      progress.rows += 1;
+      if (row.error) progress.failed += 1;
+      return row;
+    }),
+  ).catch((thrown: unknown) => {
+    signal.throwIfAborted();
+    if (thrown instanceof Cancelled) return null;
+    throw thrown;
+  });
+  if (rows === null || (await context.intents.of(job)) === "cancelled") return { outcome: "withdrawn" };
+
+  const body = `${rows.map((row) => JSON.stringify(row)).join("\n")}\n`;
+  // A worker that dies before this line has cost its work and nothing else; after it, nothing at all.
+  const put = await store.putIfAbsent(layout.result(shard), body);
+  return put.outcome === "exists" ? { outcome: "already" } : { outcome: "committed", sums: sumRows(rows) };
+}
+
+class Cancelled extends Error {}
+
+async function labelRecord(record: InputRecord, job: JobFile, context: ShardContext, signal: AbortSignal) {
+  const { id, image } = record;
+  // A line that was no record when it was planned keeps the error that the planner gave it.
+  if (record.error || image === null) return { id, image, error: record.error! };
+  try {
+    signal.throwIfAborted();
+    if ((await context.intents.of(job.id)) === "cancelled") throw new Cancelled();
+    return { id, image, ...(await context.label(record, image, job, signal)) };
+  } catch (thrown) {
+    if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
+    return { id, image, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
+  }
+}
+
+async function readJob(store: Store): Promise<JobFile> {
+  const { bytes } = await store.read(layout.job);
+  return parse(store.uriOf(layout.job), () => jobFileSchema.parse(JSON.parse(bytes.toString("utf8"))));
+}
+
+/** A shard's records. Throws JOB_FAILED for a file that capfleet did not write, or not whole. */
+export async function readShard(store: Store, shard: number): Promise<InputRecord[]> {
+  const key = layout.shard(shard);
+  const { bytes } = await store.read(key);
+  return parse(store.uriOf(key), () => {
+    const lines = bytes.toString("utf8").trimEnd().split("\n");
+    const end = shardEndSchema.parse(JSON.parse(lines.pop()!));
+    const records = lines.map((line) => recordSchema.parse(JSON.parse(line)));
+    if (records.length !== end.records) throw new Error(`${records.length} records, not ${end.records}`);
+    return records;
+  });
+}
+
+function parse<T>(uri: string, read: () => T): T {
+  try {
+    return read();
+  } catch (thrown) {
+    throw new CapfleetError("JOB_FAILED", `${uri} can't be read: ${asCapfleetError(thrown).message}`, {
+      cause: thrown,
+    });
+  }
+}
+
+function sumRows(rows: ResultRow[]): Sums {
+  const sums: Sums = { ...NO_SUMS, errors: {}, rows: rows.length };
+  for (const { error } of rows) {
+    if (!error) continue;
+    sums.failed += 1;
+    sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;
+  }
+  return sums;
+}

@@ -1,0 +1,92 @@
+/** The worker process: its models compiled and loaded, registered, beating, and taking shards until it is told to stop. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { type Config, readConfig } from "@capfleet/shared/config";
+import { CAPFLEET_VERSION, CapfleetError } from "@capfleet/shared/contract";
+import { createLog, type Logger } from "@capfleet/shared/log";
+import { findLocalModel, type Model, registerModel } from "@capfleet/shared/models";
+import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } from "@capfleet/shared/queues";
+import { storesFromEnv } from "@capfleet/shared/storage";
+import { ensureEngine } from "./blip/index.ts";
+import { Consumer } from "./dispatch/consumer.ts";
+import { EngineHost } from "./engine/host.ts";
+import { Intents } from "./pipeline/intent.ts";
+import { Labeler } from "./pipeline/labeler.ts";
+
+export interface WorkerOptions {
+  /** Bundled names or checkpoint folders. */
+  models: string[];
+  /** Shards in work at once. */
+  slots: number;
+  /** Threads that inference may use. */
+  threads: number;
+}
+
+/** Runs until `stop` is aborted; throws where it can't start or can't go on. */
+export async function runWorker(options: WorkerOptions, stop: AbortSignal): Promise<void> {
+  const config = readConfig();
+  const log = createLog("worker");
+  if (!config.redisUrl) throw new CapfleetError("REDIS_MISSING", "CAPFLEET_REDIS_URL is not set");
+  await checkRedis(config.redisUrl);
+  const stores = storesFromEnv();
+  const state = stores.at(config.state);
+
+  const models = await Promise.all(options.models.map((name) => findLocalModel(name, "fp32", config)));
+  const host = await loadModels(models, options.threads, config, log);
+  for (const model of models) await registerModel(model, state);
+
+  const redis = connectRedis(config.redisUrl, "patient");
+  const labeler = new Labeler(host, stores, config);
+  const context = {
+    stores,
+    intents: new Intents(state),
+    admit: labeler.admit,
+    label: labeler.label.bind(labeler),
+  };
+  const engines = models.map(({ ref }) => ref);
+  const consumer = new Consumer(engines, options.slots, redis, context, log);
+  const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const presence = (): Presence => ({
+    id,
+    host: hostname(),
+    pid: process.pid,
+    version: CAPFLEET_VERSION,
+    engines,
+    slots: options.slots,
+    inFlight: [...consumer.inFlight.values()].map(({ job, shard, rows, failed }) => ({ job, shard, rows, failed })),
+  });
+  const heart = setInterval(() => beat(redis, presence()).catch(() => {}), HEARTBEAT_MS);
+  try {
+    await beat(redis, presence());
+    consumer.start();
+    log.info({ id, models: engines.map(({ model, digest }) => `${model} ${digest}`), slots: options.slots }, "ready");
+    await Promise.race([aborted(stop), host.ended]);
+    log.info({ graceSeconds: config.graceSeconds }, "stopping");
+    await consumer.stop(config.graceSeconds * 1_000);
+  } finally {
+    clearInterval(heart);
+    await Promise.race([leave(redis, id).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+    redis.disconnect();
+    await host.close();
+    stores.close();
+  }
+}
+
+async function loadModels(models: Model[], threads: number, config: Config, log: Logger): Promise<EngineHost> {
+  const folders: string[] = [];
+  for (const { ref, folder, tasks } of models) {
+    if (tasks.length === 0) throw new CapfleetError("TASK_UNSUPPORTED", `${ref.model} has no task that capfleet runs`);
+    const compiled = join(config.cache, "engines", ref.digest);
+    const started = performance.now();
+    await ensureEngine(folder!, ref, compiled);
+    log.info({ model: ref.model, digest: ref.digest, ms: Math.round(performance.now() - started) }, "compiled");
+    folders.push(compiled);
+  }
+  return EngineHost.start({ folders, threads });
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
