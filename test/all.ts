@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 
 const steps: [name: string, command: string, ...args: string[]][] = [
-  ["format and lint", "biome", "check", "."],
+  ["format and lint", "biome", "check", "--error-on-warnings", "."],
   ["types", "tsc", "--noEmit"],
   ["generated docs are fresh", "node", "scripts/docs.ts", "--check"],
   ["suites", "vitest", "run"],

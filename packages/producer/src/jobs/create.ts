@@ -49,7 +49,7 @@ export function parseTask(given: string): Task {
 }
 
 /**
- * Throws UNKNOWN_TASK, TASK_UNSUPPORTED, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
+ * Throws UNKNOWN_TASK, TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
  * OUTPUT_INSIDE_INPUT, or the stores' errors.
  */
 export async function createJob(
@@ -61,6 +61,10 @@ export async function createJob(
   const task = parseTask(request.task);
   if (!model.tasks.includes(task)) {
     throw new CapfleetError("TASK_UNSUPPORTED", `model ${model.ref.model} can't do "${task}"`);
+  }
+  if (request.decoding.maxNewTokens > model.maxNewTokens) {
+    const most = `${model.ref.model} can make ${model.maxNewTokens} at most`;
+    throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${request.decoding.maxNewTokens}: ${most}`);
   }
   const input = parseInput(request.input);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);

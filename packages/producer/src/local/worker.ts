@@ -41,7 +41,10 @@ export class LocalWorker {
     if (!child) return;
     const ended = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");
+    // It stops within its grace period by itself; one that does not has hung, and must not hold us up.
+    const overdue = setTimeout(() => child.kill("SIGKILL"), (Number(this.#env.CAPFLEET_GRACE_SECONDS) + 10) * 1_000);
     await ended;
+    clearTimeout(overdue);
   }
 
   /** Ends it at once; its shards are done again. */

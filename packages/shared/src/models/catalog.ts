@@ -4,21 +4,24 @@ import { basename, join, resolve } from "node:path";
 import * as z from "zod";
 import { BUNDLED_MODELS, type Config } from "../config.ts";
 import { CapfleetError } from "../contract/errors.ts";
-import { type EngineRef, engineRefSchema, type Precision, type Task, taskSchema } from "../contract/job.ts";
+import { type EngineRef, engineRefSchema, type Precision, taskSchema } from "../contract/job.ts";
 import { stateLayout } from "../contract/layout.ts";
 import type { Store } from "../storage/index.ts";
-import { checkpointDigest, checkpointTasks } from "./checkpoint.ts";
+import { type Abilities, checkpointAbilities, checkpointDigest } from "./checkpoint.ts";
 import { engineRef } from "./engine.ts";
 
-export interface Model {
+export interface Model extends Abilities {
   ref: EngineRef;
-  tasks: readonly Task[];
   /** Where its checkpoint is; null for one that is known only because a worker registered it. */
   folder: string | null;
 }
 
 /** `<state>/models/<name>.json`: what a worker runs under that name. */
-const registrationSchema = z.object({ ref: engineRefSchema, tasks: z.array(taskSchema) });
+const registrationSchema = z.object({
+  ref: engineRefSchema,
+  tasks: z.array(taskSchema),
+  maxNewTokens: z.number().int(),
+});
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
@@ -32,8 +35,7 @@ export async function findModel(given: string, precision: Precision, state: Stor
       throw thrown;
     });
     if (found) {
-      const { ref, tasks } = registrationSchema.parse(JSON.parse(found.bytes.toString("utf8")));
-      return { ref, tasks, folder: null };
+      return { ...registrationSchema.parse(JSON.parse(found.bytes.toString("utf8"))), folder: null };
     }
   }
   throw new CapfleetError("MODEL_NOT_FOUND", `no model "${given}": no such folder, bundled model or registered name`);
@@ -47,13 +49,14 @@ export async function findLocalModel(given: string, precision: Precision, config
 }
 
 export async function registerModel(model: Model, state: Store): Promise<void> {
-  await state.put(stateLayout.model(model.ref.model), JSON.stringify({ ref: model.ref, tasks: model.tasks }));
+  const { folder: _, ...registration } = model;
+  await state.put(stateLayout.model(model.ref.model), JSON.stringify(registration));
 }
 
 async function localModel(folder: string, precision: Precision, config: Config): Promise<Model> {
-  const tasks = await checkpointTasks(folder);
+  const abilities = await checkpointAbilities(folder);
   const checkpoint = await checkpointDigest(folder, config.cache);
-  return { ref: engineRef(basename(folder), checkpoint, precision), tasks, folder };
+  return { ref: engineRef(basename(folder), checkpoint, precision), ...abilities, folder };
 }
 
 function folderOf(given: string): string | null {

@@ -12,18 +12,34 @@ import { ARCHITECTURES } from "./engine.ts";
 const RELEVANT =
   /^((config|preprocessor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt|.*\.safetensors(\.index\.json)?)$/;
 
+export interface Abilities {
+  tasks: readonly Task[];
+  /** The most new tokens that it can make: its positions. */
+  maxNewTokens: number;
+}
+
+const configSchema = z.object({
+  architectures: z.array(z.string()).min(1),
+  // transformers' BlipTextConfig has 512 where a checkpoint does not say.
+  text_config: z
+    .object({ max_position_embeddings: z.number().int().default(512) })
+    .default({ max_position_embeddings: 512 }),
+});
+
 /** Throws MODEL_INVALID (no readable config.json) or MODEL_UNSUPPORTED. */
-export async function checkpointTasks(folder: string): Promise<readonly Task[]> {
+export async function checkpointAbilities(folder: string): Promise<Abilities> {
   const file = join(folder, "config.json");
-  let architecture: string | undefined;
+  let config: z.infer<typeof configSchema>;
   try {
-    const schema = z.object({ architectures: z.array(z.string()).min(1) });
-    architecture = schema.parse(JSON.parse(await readFile(file, "utf8"))).architectures[0];
+    config = configSchema.parse(JSON.parse(await readFile(file, "utf8")));
   } catch (cause) {
-    throw new CapfleetError("MODEL_INVALID", `${file} has no readable \`architectures\``, { cause });
+    throw new CapfleetError("MODEL_INVALID", `${file} is not a checkpoint's config (it lacks \`architectures\`?)`, {
+      cause,
+    });
   }
-  const tasks = ARCHITECTURES[architecture!];
-  if (tasks) return tasks;
+  const architecture = config.architectures[0]!;
+  const tasks = ARCHITECTURES[architecture];
+  if (tasks) return { tasks, maxNewTokens: config.text_config.max_position_embeddings };
   const known = Object.keys(ARCHITECTURES).join(", ");
   throw new CapfleetError("MODEL_UNSUPPORTED", `${file}: ${architecture} is not supported (supported: ${known})`);
 }

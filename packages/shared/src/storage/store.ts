@@ -3,7 +3,9 @@
  * percent-encoded), without a leading slash.
  *
  * Every method throws CapfleetError: OBJECT_NOT_FOUND (a missing key), OBJECT_TOO_LARGE, STORE_ACCESS_DENIED,
- * STORE_CREDENTIALS, STORE_BUCKET_NOT_FOUND, STORE_UNAVAILABLE. Messages name the URI.
+ * STORE_CREDENTIALS, STORE_BUCKET_NOT_FOUND, STORE_UNAVAILABLE, and INVALID_URI for a key that the store can't hold.
+ * Messages name the URI. A call whose `signal` is aborted throws the signal's reason; a `putStream` whose body throws
+ * throws what the body threw.
  */
 export interface Store {
   /** The prefix as a URI that ends with a slash: `s3://bucket/prefix/` or `file:///folder/`. */
@@ -20,9 +22,14 @@ export interface Store {
 
   /**
    * The object as a stream of chunks. `range` is in bytes, `end` exclusive and optional; a start at the object's end gives an
-   * empty stream. With `ifMatch`, an object that has changed throws SOURCE_CHANGED.
+   * empty stream, one beyond it throws SOURCE_CHANGED. With `ifMatch`, an object that has changed throws SOURCE_CHANGED.
+   * `size` is the whole object's, in bytes. The body holds a file or a connection open until it has been iterated, to its
+   * end or to a `break`.
    */
-  stream(key: string, options?: StreamOptions): Promise<{ body: AsyncIterable<Uint8Array>; size: number; etag: string }>;
+  stream(
+    key: string,
+    options?: StreamOptions,
+  ): Promise<{ body: AsyncIterable<Uint8Array>; size: number; etag: string }>;
 
   /**
    * Objects whose key starts with `prefix`, sorted by the bytes of their UTF-8 key, after `after` (exclusive). Pages are
@@ -35,10 +42,10 @@ export interface Store {
   put(key: string, body: Uint8Array | string, options?: PutOptions): Promise<string>;
 
   /** Put if there is no such object (If-None-Match: *). Atomic among all writers. */
-  putIfAbsent(key: string, body: Uint8Array | string): Promise<{ outcome: "written"; etag: string } | { outcome: "exists" }>;
+  putIfAbsent(key: string, body: Uint8Array | string): Promise<PutIfAbsentResult>;
 
   /** Put if the object is still the one with `etag` (If-Match). `changed` covers a deleted object too. */
-  putIfMatch(key: string, body: Uint8Array | string, etag: string): Promise<{ outcome: "written"; etag: string } | { outcome: "changed" }>;
+  putIfMatch(key: string, body: Uint8Array | string, etag: string): Promise<PutIfMatchResult>;
 
   /** A body of unknown length in constant memory (multipart on S3); nothing is visible until it is whole. Returns its size. */
   putStream(key: string, body: AsyncIterable<Uint8Array>): Promise<number>;
@@ -52,6 +59,8 @@ export interface ObjectInfo {
   size: number;
   etag: string;
 }
+export type PutIfAbsentResult = { outcome: "written"; etag: string } | { outcome: "exists" };
+export type PutIfMatchResult = { outcome: "written"; etag: string } | { outcome: "changed" };
 export interface ReadOptions {
   maxBytes?: number;
   signal?: AbortSignal;

@@ -71,7 +71,10 @@ export class Consumer {
     // After Redis was emptied, a shard that is still being worked on here may come again: it is the same work.
     const same = this.#running.get(id);
     if (same) return same;
-    const work = this.#slots(() => this.#work(job)).finally(() => this.#running.delete(id));
+    const work = orAborted(
+      this.#slots(() => this.#work(job)),
+      this.#stopping.signal,
+    ).finally(() => this.#running.delete(id));
     this.#running.set(id, work);
     try {
       await work;
@@ -109,3 +112,12 @@ export class Consumer {
 
 /** The worker is stopping and the shard's time is up. */
 class Stopping extends Error {}
+
+/** The promise, or the signal's reason as soon as it is aborted: a shard that hangs can be given back as well. */
+function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

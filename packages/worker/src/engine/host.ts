@@ -43,19 +43,20 @@ export class EngineHost {
   /** Loads the compiled engines in `folders` on a new thread. Throws ENGINE_FAILED. */
   static async start(data: ThreadData): Promise<EngineHost> {
     const thread = new Worker(new URL("./thread.ts", import.meta.url), { workerData: data });
-    const infos = await new Promise<EngineInfo[]>((resolve, reject) => {
-      const fail = (message: string) => reject(new CapfleetError("ENGINE_FAILED", message));
-      thread.once("message", (message: Reply) => {
-        if (message.kind === "ready") resolve(message.infos);
-        else fail(message.kind === "broken" ? message.message : "unexpected answer");
-      });
-      thread.once("error", (thrown) => fail(thrown instanceof Error ? thrown.message : String(thrown)));
-      thread.once("exit", (code) => fail(`the engine thread ended at its start (code ${code})`));
-    }).catch(async (thrown: unknown) => {
+    const { promise, resolve, reject } = Promise.withResolvers<EngineInfo[]>();
+    const fail = (message: string) => reject(new CapfleetError("ENGINE_FAILED", message));
+    const onMessage = (message: Reply) => {
+      if (message.kind === "ready") resolve(message.infos);
+      else fail(message.kind === "broken" ? message.message : "unexpected answer");
+    };
+    const onError = (thrown: unknown) => fail(thrown instanceof Error ? thrown.message : String(thrown));
+    const onExit = (code: number) => fail(`the engine thread ended at its start (code ${code})`);
+    thread.once("message", onMessage).once("error", onError).once("exit", onExit);
+    const infos = await promise.catch(async (thrown: unknown) => {
       await thread.terminate();
       throw thrown;
     });
-    thread.removeAllListeners();
+    thread.off("error", onError).off("exit", onExit);
     return new EngineHost(thread, infos);
   }
 

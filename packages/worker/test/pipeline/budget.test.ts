@@ -5,9 +5,15 @@ test("bytes are handed out up to the total, and waiters are served in order", as
   const budget = new Budget(10);
   const order: string[] = [];
   const first = await budget.acquire(6);
-  const large = budget.acquire(8).then((release) => (order.push("large"), release));
+  const large = budget.acquire(8).then((release) => {
+    order.push("large");
+    return release;
+  });
   // It would fit, but the large one is first: a stream of small ones must not starve it.
-  const small = budget.acquire(2).then((release) => (order.push("small"), release));
+  const small = budget.acquire(2).then((release) => {
+    order.push("small");
+    return release;
+  });
   await Promise.resolve();
   expect(order).toEqual([]);
   first();

@@ -1,0 +1,143 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CapfleetError, type JobSpec, layout } from "@capfleet/shared/contract";
+import type { Dataset, Entry } from "@capfleet/shared/datasets";
+import { type Store, storesFromEnv } from "@capfleet/shared/storage";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { readShard } from "../../worker/src/pipeline/shard.ts";
+import { type Planned, planJob, readPlanned } from "../src/plan/planner.ts";
+
+let folder: string;
+let store: Store;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "capfleet-plan-"));
+  store = storesFromEnv({}).at(`${folder}/`);
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+const name = (n: number) => `image-${String(n).padStart(7, "0")}.jpg`;
+
+/** `size` records in chunks of an awkward size; the cursor is the last key, as in a listing. */
+function numbered(size: number): Dataset {
+  return {
+    async *entries(cursor) {
+      let n = cursor?.source === "prefix" ? Number(/\d+/.exec(cursor.after)![0]) + 1 : 0;
+      while (n < size) {
+        const chunk: Entry[] = [];
+        for (; chunk.length < 37 && n < size; n++) {
+          chunk.push({
+            record: { id: name(n), image: `s3://b/${name(n)}` },
+            cursor: { source: "prefix", after: name(n) },
+          });
+        }
+        yield chunk;
+      }
+    },
+  };
+}
+
+function plan(dataset: Dataset, spec: { shardSize?: number; limit?: number } = {}, target = store, slots = 0) {
+  const seen: Planned[] = [];
+  const full = { shardSize: spec.shardSize ?? null, limit: spec.limit ?? null } as JobSpec;
+  const signal = new AbortController().signal;
+  const request = {
+    store: target,
+    spec: full,
+    dataset,
+    slots,
+    signal,
+    onShard: (planned: Planned) => seen.push(planned),
+  };
+  return { done: planJob(request), seen };
+}
+
+async function shardSizes(): Promise<number[]> {
+  const { shards } = await readPlanned(store);
+  return Promise.all(Array.from({ length: shards }, async (_, n) => (await readShard(store, n)).length));
+}
+
+/** The store, but its nth put of a shard fails, as when the process is killed there. */
+function breaking(at: number): Store {
+  let puts = 0;
+  return new Proxy(store, {
+    get: (target, property) => {
+      if (property === "putIfAbsent") {
+        return async (key: string, body: string) => {
+          puts += 1;
+          if (puts === at) throw new CapfleetError("STORE_UNAVAILABLE", "broken off");
+          return target.putIfAbsent(key, body);
+        };
+      }
+      const value = Reflect.get(target, property);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+test("shards of the size asked for, in order, every record once; progress counts the unbroken row", async () => {
+  const { done, seen } = plan(numbered(1_000), { shardSize: 300 });
+  expect(await done).toMatchObject({ shards: 4, records: 1_000 });
+  expect(await shardSizes()).toEqual([300, 300, 300, 100]);
+  expect(seen.map(({ records }) => records)).toEqual([0, 300, 600, 900, 1_000]);
+  const ids = (await Promise.all([0, 1, 2, 3].map((n) => readShard(store, n)))).flat().map(({ id }) => id);
+  expect(ids).toEqual(Array.from({ length: 1_000 }, (_, n) => name(n)));
+});
+
+test.each([
+  [10, 0, [10]],
+  [100, 0, [16, 16, 16, 16, 16, 16, 4]],
+  [800, 0, Array(8).fill(100)],
+  [800, 8, Array(16).fill(50)],
+  [5_000, 0, [...Array(9).fill(512), 392]],
+])("a job of %i records with %i slots has shards of %j", async (records, slots, sizes) => {
+  await plan(numbered(records), {}, store, slots).done;
+  expect(await shardSizes()).toEqual(sizes);
+});
+
+test("a limit ends the plan, also across an interruption", async () => {
+  await expect(plan(numbered(1_000), { shardSize: 100, limit: 450 }, breaking(3)).done).rejects.toThrow("broken off");
+  expect(await plan(numbered(1_000), { shardSize: 100, limit: 450 }).done).toMatchObject({ shards: 5, records: 450 });
+  expect(await shardSizes()).toEqual([100, 100, 100, 100, 50]);
+});
+
+test("interrupted, it goes on after the unbroken row and drops what was written beyond a gap", async () => {
+  await expect(plan(numbered(1_000), { shardSize: 50 }, breaking(4)).done).rejects.toThrow("broken off");
+  // Writes run ahead of each other: shards after the gap are there, and were never counted.
+  expect((await readPlanned(store)).shards).toBe(3);
+  expect(await store.stat(layout.shard(4))).not.toBeNull();
+  // The source has grown at its front meanwhile: shards from beyond the gap would no longer fit.
+  const { done, seen } = plan(numbered(1_001), { shardSize: 50 });
+  expect(await done).toMatchObject({ shards: 21, records: 1_001 });
+  expect(seen[0]).toEqual({ shards: 3, records: 150 });
+  const ids = (await Promise.all(Array.from({ length: 21 }, (_, n) => readShard(store, n)))).flat().map(({ id }) => id);
+  expect(ids).toEqual(Array.from({ length: 1_001 }, (_, n) => name(n)));
+});
+
+test("a plan that is whole is not made again", async () => {
+  await plan(numbered(100), { shardSize: 50 }).done;
+  const { done, seen } = plan(numbered(999_999), { shardSize: 50 });
+  expect(await done).toMatchObject({ shards: 2, records: 100 });
+  expect(seen).toMatchObject([{ shards: 2, records: 100 }]);
+});
+
+test("another producer's shard of the same content is as good as ours; of other content it stops the plan", async () => {
+  await plan(numbered(100), { shardSize: 50 }).done;
+  await store.delete(layout.plan);
+  await store.delete(layout.shard(0));
+  // Shard 1 is deleted as a stray, shard 0 written anew: the same plan again.
+  expect(await plan(numbered(100), { shardSize: 50 }).done).toMatchObject({ shards: 2 });
+
+  const other = new Proxy(store, {
+    get: (target, property) => {
+      if (property === "putIfAbsent") return async () => ({ outcome: "exists" as const });
+      const value = Reflect.get(target, property);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  await store.delete(layout.plan);
+  await store.delete(layout.shard(1));
+  await store.put(layout.shard(9), "theirs");
+  await expect(plan(numbered(200), { shardSize: 50 }, other).done).rejects.toThrow();
+});

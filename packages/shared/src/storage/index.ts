@@ -1,0 +1,15 @@
+export { FileStore } from "./file.ts";
+export { compareKeys } from "./key.ts";
+export { probeConditionalWrites } from "./probe.ts";
+export type {
+  ListOptions,
+  ObjectInfo,
+  PutIfAbsentResult,
+  PutIfMatchResult,
+  PutOptions,
+  ReadOptions,
+  Store,
+  StreamOptions,
+} from "./store.ts";
+export { type StoreConfig, Stores, storesFromEnv } from "./stores.ts";
+export { asFolder, contains, formatUri, type Location, normalizeUri, parseUri, resolveUri } from "./uri.ts";

@@ -1,0 +1,108 @@
+/**
+ * Steady throughput of a worker against a bare loop: the same files, the same decode at the same concurrency, the same
+ * engine calls on an engine thread, and nothing else. Also the growth of the worker's memory.
+ */
+import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { readConfig } from "@capfleet/shared/config";
+import { findLocalModel } from "@capfleet/shared/models";
+import { liveWorkers, readProgress } from "@capfleet/shared/queues";
+import { ensureEngine } from "@capfleet/worker/blip";
+import { decode } from "@capfleet/worker/pixels";
+import pLimit from "p-limit";
+import { EngineHost } from "../../packages/worker/src/engine/host.ts";
+import { smallJpegs } from "../support/images/index.ts";
+import { until } from "../support/processes.ts";
+import type { Figure } from "./bench.ts";
+import { BenchFleet, pause, residentMb, say, slope } from "./fleet.ts";
+
+const IMAGES = 30_000;
+/** Left out at both ends: start-up, and the last shards, when there is less and less to do at once. */
+const WARM_UP_SHARE = 0.2;
+const BARE_SECONDS = 25;
+const DECODING = { maxNewTokens: 20 };
+
+export async function pipelineFigures(): Promise<Figure[]> {
+  await using fleet = await BenchFleet.start();
+  const folder = fleet.sandbox.path("images");
+  say(`drawing ${IMAGES} small JPEGs`);
+  const names = await smallJpegs(folder, IMAGES, 1);
+  const files = names.map((name) => join(folder, name));
+  say(`bare loop, ${BARE_SECONDS} s`);
+  const before = await bareLoop(files);
+  say("a worker");
+  const worker = await workerRun(fleet, folder);
+  say(`bare loop again, ${BARE_SECONDS} s`);
+  const after = await bareLoop(files);
+  const bare = (before + after) / 2;
+  return [
+    { name: "bare loop, before", value: before, unit: "images/s" },
+    { name: "bare loop, after", value: after, unit: "images/s" },
+    { name: "worker, steady", value: worker.rate, unit: "images/s" },
+    { name: "worker, steady: measured over", value: worker.seconds, unit: "s" },
+    { name: "worker against the bare loop", value: worker.rate / bare, unit: "ratio" },
+    { name: "worker's memory after warm-up", value: worker.residentMb, unit: "MB" },
+    { name: "growth of the worker's memory after warm-up", value: worker.growthMb, unit: "MB per 10,000 images" },
+  ];
+}
+
+async function bareLoop(files: string[]): Promise<number> {
+  const config = readConfig();
+  const { ref, folder } = await findLocalModel("demo-caption", "fp32", config);
+  const compiled = join(config.cache, "engines", ref.digest);
+  await ensureEngine(folder!, ref, compiled);
+  const threads = availableParallelism();
+  const host = await EngineHost.start({ folders: [compiled], threads });
+  const { image, batchSizes } = host.infos[0]!;
+  const batch = batchSizes.at(-1)!;
+  const bytes = image.width * image.height * 3;
+  const decoding = pLimit(availableParallelism());
+  const decodeOne = (file: string) =>
+    decoding(async () => decode(await readFile(file), image, { maxPixels: config.maxImagePixels }));
+
+  let done = 0;
+  let next = 0;
+  const started = performance.now();
+  // Two batches on their way, so that decode and inference overlap, as they do in the worker.
+  const lane = async () => {
+    const slab = new SharedArrayBuffer(batch * bytes);
+    while (performance.now() - started < BARE_SECONDS * 1_000) {
+      const chunk = Array.from({ length: batch }, () => files[next++ % files.length]!);
+      const pixels = await Promise.all(chunk.map(decodeOne));
+      for (const [i, some] of pixels.entries()) new Uint8Array(slab).set(some, i * bytes);
+      await host.run({ engine: 0, slab, first: 0, count: batch, decoding: DECODING });
+      done += batch;
+    }
+  };
+  await Promise.all([lane(), lane(), lane()]);
+  const rate = done / ((performance.now() - started) / 1_000);
+  await host.close();
+  return rate;
+}
+
+async function workerRun(fleet: BenchFleet, folder: string) {
+  const id = await fleet.submit(`${folder}/`, fleet.sandbox.path("out"));
+  fleet.producer();
+  fleet.sandbox.worker(fleet.env, "--threads", String(availableParallelism()));
+  const pid = (await until("the worker", async () => (await liveWorkers(fleet.redis))[0])).pid;
+  const samples: { at: number; done: number; mb: number }[] = [];
+  for (;;) {
+    await pause(250);
+    const progress = await readProgress(fleet.redis, id);
+    if (!progress || (progress.state !== "running" && progress.state !== "planning" && progress.state !== "finished")) {
+      if (progress) throw new Error(`the job is ${progress.state}`);
+      continue;
+    }
+    samples.push({ at: performance.now() / 1_000, done: progress.done, mb: residentMb(pid) });
+    if (progress.done >= IMAGES * (1 - WARM_UP_SHARE / 4)) break;
+  }
+  const steady = samples.filter(({ done }) => done >= IMAGES * WARM_UP_SHARE);
+  const [first, last] = [steady[0]!, steady.at(-1)!];
+  return {
+    rate: (last.done - first.done) / (last.at - first.at),
+    seconds: last.at - first.at,
+    residentMb: last.mb,
+    growthMb: slope(steady.map(({ done, mb }) => ({ x: done / 10_000, y: mb }))),
+  };
+}

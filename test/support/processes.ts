@@ -1,0 +1,172 @@
+/** Real processes for end-to-end tests: a Redis, producers, workers, and the command line. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { connectRedis } from "@capfleet/shared/queues";
+import { findServer } from "../../packages/producer/src/local/redis.ts";
+
+const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
+export const DEMO = path("test/demo/");
+const CAPFLEET = path("packages/producer/src/cli/main.ts");
+const WORKER = path("packages/worker/src/main.ts");
+
+/** Waits for a condition, not for a time; says what it waited for. */
+export async function until<T>(what: string, condition: () => Promise<T> | T, seconds = 60): Promise<NonNullable<T>> {
+  const deadline = performance.now() + seconds * 1_000;
+  for (;;) {
+    const value = await condition();
+    if (value) return value as NonNullable<T>;
+    if (performance.now() > deadline) throw new Error(`waited ${seconds} s for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** A folder that goes with the test; `cleanUp` ends everything that was started with it. */
+export class Sandbox {
+  readonly folder: string;
+  readonly #ends: (() => Promise<unknown>)[] = [];
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  static async create(): Promise<Sandbox> {
+    return new Sandbox(await mkdtemp(join(tmpdir(), "capfleet-test-")));
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** The environment of every process of this test. */
+  env(more: Record<string, string> = {}): NodeJS.ProcessEnv {
+    const { CAPFLEET_REDIS_URL: _, ...rest } = process.env;
+    return { ...rest, CAPFLEET_STATE: this.path("state"), CAPFLEET_LOG: "", ...more };
+  }
+
+  atEnd(end: () => Promise<unknown>): void {
+    this.#ends.unshift(end);
+  }
+
+  async cleanUp(): Promise<void> {
+    for (const end of this.#ends.splice(0)) await end();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  async redis(): Promise<TestRedis> {
+    const redis = new TestRedis(await freePort());
+    this.atEnd(() => redis.kill());
+    await redis.start();
+    return redis;
+  }
+
+  producer(env: NodeJS.ProcessEnv): Running {
+    return this.#start("producer", [CAPFLEET, "serve"], env);
+  }
+
+  worker(env: NodeJS.ProcessEnv, ...args: string[]): Running {
+    return this.#start("worker", [WORKER, "--models", "demo-caption", "--threads", "1", ...args], env);
+  }
+
+  /** The command line in the background. */
+  capfleet(env: NodeJS.ProcessEnv, ...args: string[]): Running {
+    return this.#start("capfleet", [CAPFLEET, ...args], env);
+  }
+
+  #start(name: string, args: string[], env: NodeJS.ProcessEnv): Running {
+    const running = new Running(name, args, env);
+    this.atEnd(() => running.kill("SIGKILL"));
+    return running;
+  }
+}
+
+export class Running {
+  readonly child: ChildProcess;
+  stdout = "";
+  stderr = "";
+  readonly #ended: Promise<number>;
+
+  constructor(name: string, args: string[], env: NodeJS.ProcessEnv) {
+    this.child = spawn(process.execPath, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    this.child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+      this.stdout += text;
+    });
+    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      this.stderr += text;
+      if (process.env.CAPFLEET_TEST_VERBOSE) process.stderr.write(`[${name}] ${text}`);
+    });
+    this.#ended = once(this.child, "close").then(([code, signal]) => code ?? (signal as unknown as number));
+  }
+
+  get pid(): number {
+    return this.child.pid!;
+  }
+
+  /** Its exit code, or the name of the signal that ended it. */
+  ended(): Promise<number> {
+    return this.#ended;
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    this.child.kill(signal);
+    await this.#ended;
+  }
+}
+
+/** A real redis-server that keeps nothing: killed and started again, it is empty. */
+export class TestRedis {
+  readonly port: number;
+  #server: ChildProcess | null = null;
+
+  constructor(port: number) {
+    this.port = port;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  async start(...settings: string[]): Promise<void> {
+    const base = ["--bind", "127.0.0.1", "--port", String(this.port), "--save", "", "--maxmemory-policy", "noeviction"];
+    this.#server = spawn(await findServer(), [...base, ...settings], { stdio: "ignore" });
+    await until("redis", async () => {
+      const redis = connectRedis(this.url, "hasty");
+      return redis
+        .ping()
+        .then(
+          () => true,
+          () => false,
+        )
+        .finally(() => redis.disconnect());
+    });
+  }
+
+  async kill(): Promise<void> {
+    const server = this.#server;
+    this.#server = null;
+    if (!server || server.exitCode !== null || server.signalCode !== null) return;
+    const ended = once(server, "exit");
+    server.kill("SIGKILL");
+    await ended;
+  }
+}
+
+/** Runs the command line to its end. */
+export async function capfleet(env: NodeJS.ProcessEnv, ...args: string[]) {
+  const running = new Running("capfleet", [CAPFLEET, ...args], env);
+  const code = await running.ended();
+  return { code, stdout: running.stdout, stderr: running.stderr };
+}
+
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
