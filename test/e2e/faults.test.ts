@@ -6,7 +6,7 @@ import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { jobStateSchema, layout } from "@capfleet/shared/contract";
-import { connectRedis, liveWorkers } from "@capfleet/shared/queues";
+import { connectRedis, liveWorkers, readProgress } from "@capfleet/shared/queues";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import { flakyProxy } from "../support/flaky-proxy.ts";
@@ -210,14 +210,10 @@ describe.skipIf("skipped" in s3Server)("a store that answers 503 for a while", (
     const { endpoint, accessKeyId, secretAccessKey } = s3Server as S3Server;
     const proxy = await flakyProxy(endpoint);
     sandbox.atEnd(() => proxy.close());
-    const s3 = {
-      AWS_ENDPOINT_URL_S3: proxy.endpoint,
-      AWS_ACCESS_KEY_ID: accessKeyId,
-      AWS_SECRET_ACCESS_KEY: secretAccessKey,
-      AWS_REGION: "us-east-1",
-    };
-    env = { ...env, ...s3 };
     const bucket = `flaky-${Date.now()}`;
+    const store = { prefix: `s3://${bucket}/`, region: "us-east-1", accessKeyId, secretAccessKey };
+    const s3 = { CAPFLEET_STORES: JSON.stringify([{ ...store, endpoint: proxy.endpoint }]) };
+    env = { ...env, ...s3 };
     const credentials = { accessKeyId, secretAccessKey };
     const client = new S3Client({ endpoint, region: "us-east-1", forcePathStyle: true, credentials });
     await client.send(new CreateBucketCommand({ Bucket: bucket }));
@@ -235,7 +231,13 @@ describe.skipIf("skipped" in s3Server)("a store that answers 503 for a while", (
     const target = storesFromEnv(s3).at(`s3://${bucket}/out/`);
     await until("a commit", () => target.stat(layout.result(0)));
     proxy.failing = true;
-    await until("refusals", () => proxy.refused > 30);
+    const connection = connectRedis(redis.url, "patient");
+    const blocked = await until("the job to be blocked", async () => {
+      const progress = await readProgress(connection, id);
+      return progress?.state === "blocked" ? progress.reason : null;
+    });
+    connection.disconnect();
+    expect(blocked).toMatchObject({ code: "STORE_UNAVAILABLE", message: expect.stringContaining(bucket) });
     proxy.failing = false;
     await until("the job to finish", () => target.stat(layout.success), 120);
     const { rows } = await expectWhole(target, 300);

@@ -1,7 +1,7 @@
 /** This machine's worker process: started, started again when it dies, stopped in good order. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { CapfleetError } from "@capfleet/shared/contract";
+import { CapfleetError, ERRORS, type ErrorCode } from "@capfleet/shared/contract";
 
 const ENTRY = fileURLToPath(new URL("../../../worker/src/main.ts", import.meta.url));
 /** A worker that lives this long has started well. */
@@ -10,7 +10,7 @@ const MAX_EARLY_DEATHS = 3;
 const LAST_WORDS = 20;
 
 export class LocalWorker {
-  /** Rejects with WORKER_START_FAILED when it is of no use to start the worker again. */
+  /** Rejects when it is of no use to start the worker again: with what the worker says is wrong, or WORKER_START_FAILED. */
   readonly failed: Promise<never>;
   readonly #arguments: string[];
   readonly #env: NodeJS.ProcessEnv;
@@ -39,7 +39,7 @@ export class LocalWorker {
     this.#stopping = true;
     const child = this.#child;
     if (!child) return;
-    const ended = new Promise((resolve) => child.once("exit", resolve));
+    const ended = new Promise((resolve) => child.once("close", resolve));
     child.kill("SIGTERM");
     // It stops within its grace period by itself; one that does not has hung, and must not hold us up.
     const overdue = setTimeout(() => child.kill("SIGKILL"), (Number(this.#env.CAPFLEET_GRACE_SECONDS) + 10) * 1_000);
@@ -64,7 +64,11 @@ export class LocalWorker {
     this.#child = child;
     child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#listen(text));
     child.once("error", (cause) => this.#ended(started, cause.message));
-    child.once("exit", (code, signal) => this.#ended(started, signal ?? `exit code ${code}`));
+    child.once("close", (code, signal) => {
+      const said = code === null ? null : saidError(this.#lastWords);
+      if (said && said.exitCode === 2 && !this.#stopping) this.#fail(said);
+      else this.#ended(started, signal ?? `exit code ${code}`);
+    });
   }
 
   #listen(text: string): void {
@@ -85,4 +89,13 @@ export class LocalWorker {
       new CapfleetError("WORKER_START_FAILED", `the worker ended at once (${how})${words && `:\n  ${words}`}`),
     );
   }
+}
+
+/** The error that the worker ended with, as its command line prints it: `CODE: message`, then what to do. */
+function saidError(words: readonly string[]): CapfleetError | null {
+  for (const line of words.toReversed()) {
+    const [, code, message] = /^([A-Z_]+): (.*)$/.exec(line) ?? [];
+    if (code !== undefined && code in ERRORS) return new CapfleetError(code as ErrorCode, message!);
+  }
+  return null;
 }

@@ -13,7 +13,13 @@ export interface BodyOptions {
 }
 
 /** Throws STORE_UNAVAILABLE where the body stalls, breaks off or has another length; the signal's reason if it is aborted. */
-export async function* bodyChunks(body: Readable, options: BodyOptions): AsyncGenerator<Uint8Array> {
+export function bodyChunks(body: Readable, options: BodyOptions): AsyncGenerator<Uint8Array> {
+  // An error before anybody reads would have no listener, which ends a process. Reading meets it all the same.
+  body.on("error", () => {});
+  return readChunks(body, options);
+}
+
+async function* readChunks(body: Readable, options: BodyOptions): AsyncGenerator<Uint8Array> {
   const { uri, length, stallMs, signal } = options;
   const chunks = body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   let received = 0;

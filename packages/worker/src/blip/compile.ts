@@ -1,0 +1,63 @@
+/**
+ * Makes an engine of a checkpoint: a folder with the graph, the weights, the tokenizer and, in engine.json, what the
+ * worker needs to know. A folder appears whole or not at all: it is written under another name and then renamed. Several
+ * processes may compile the same engine at once; the first to finish wins, the others drop theirs.
+ */
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { asCapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { GRAPH_VERSION } from "@capfleet/shared/models";
+import { captionGraph } from "./caption.ts";
+import { readConfig } from "./config.ts";
+import { CAPTION_FILE, ENGINE_FILE, type EngineFile, WEIGHTS_FILE } from "./folder.ts";
+import { encodeModel } from "./onnx/graph.ts";
+import { openCheckpoint } from "./safetensors.ts";
+import { readTokenizer } from "./tokenizer.ts";
+
+/** `compileEngine`, unless `outDir` holds an engine already. */
+export async function ensureEngine(checkpointDir: string, ref: EngineRef, outDir: string): Promise<void> {
+  if (!isEngine(outDir)) await compileEngine(checkpointDir, ref, outDir);
+}
+
+const isEngine = (folder: string) => existsSync(join(folder, ENGINE_FILE));
+
+/**
+ * Compiles the checkpoint in `checkpointDir` into `outDir`; where an engine is there by then, it stays. Weights are
+ * converted a few MB at a time, so that memory does not grow with the checkpoint.
+ *
+ * Throws MODEL_INVALID and MODEL_UNSUPPORTED, which name the file and the field or tensor; ENGINE_FAILED where the
+ * engine can't be written.
+ */
+export async function compileEngine(checkpointDir: string, ref: EngineRef, outDir: string): Promise<void> {
+  const config = await readConfig(checkpointDir);
+  const tokenizer = await readTokenizer(checkpointDir);
+  const { graph, weights } = captionGraph(config, await openCheckpoint(checkpointDir));
+  const { tasks, text, vision } = config;
+  const engine: EngineFile = {
+    graph: GRAPH_VERSION,
+    ref,
+    tasks: [...tasks],
+    size: vision.size,
+    maxNewTokens: text.positions,
+    end: text.end,
+  };
+
+  const folder = `${resolve(outDir)}.${randomUUID()}`;
+  // Flushed, so that the name can't outlive the contents when the machine goes down.
+  const write = (name: string, data: string | Uint8Array | AsyncIterable<Uint8Array>) =>
+    writeFile(join(folder, name), data, { flush: true });
+  try {
+    await mkdir(folder, { recursive: true });
+    await write(WEIGHTS_FILE, weights.bytes());
+    await write(CAPTION_FILE, encodeModel(graph));
+    for (const [name, content] of Object.entries(tokenizer)) await write(name, JSON.stringify(content));
+    await write(ENGINE_FILE, JSON.stringify(engine, null, 2));
+    // Fails where another process has been faster: a folder that is not empty can't be replaced.
+    await rename(folder, outDir);
+  } catch (thrown) {
+    await rm(folder, { recursive: true, force: true });
+    if (!isEngine(outDir)) throw asCapfleetError(thrown, "ENGINE_FAILED");
+  }
+}

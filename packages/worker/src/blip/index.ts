@@ -1,0 +1,2 @@
+export { compileEngine, ensureEngine } from "./compile.ts";
+export { loadEngine } from "./engine.ts";

@@ -1,0 +1,35 @@
+/** Reads a checkpoint's JSON files, checked against a schema. Errors name the file and the field. */
+import { readFile } from "node:fs/promises";
+import { CapfleetError } from "@capfleet/shared/contract";
+import type * as z from "zod";
+
+/** Throws MODEL_INVALID: missing, not JSON, or not what the schema says. */
+export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T> {
+  const content = await readOptionalJson(file, schema);
+  if (content === null) throw new CapfleetError("MODEL_INVALID", `${file} is missing`);
+  return content;
+}
+
+/** Null where there is no such file. Throws MODEL_INVALID. */
+export async function readOptionalJson<T>(file: string, schema: z.ZodType<T>): Promise<T | null> {
+  const text = await readOptionalText(file);
+  if (text === null) return null;
+  let content: unknown;
+  try {
+    content = JSON.parse(text);
+  } catch (cause) {
+    throw new CapfleetError("MODEL_INVALID", `${file} is not JSON: ${(cause as Error).message}`, { cause });
+  }
+  const parsed = schema.safeParse(content);
+  if (parsed.success) return parsed.data;
+  const { path, message } = parsed.error.issues[0]!;
+  throw new CapfleetError("MODEL_INVALID", `${file}: ${path.length > 0 ? `${path.join(".")}: ` : ""}${message}`);
+}
+
+/** Null where there is no such file. Throws MODEL_INVALID. */
+export async function readOptionalText(file: string): Promise<string | null> {
+  return readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT") return null;
+    throw new CapfleetError("MODEL_INVALID", `${file} can't be read: ${cause.message}`, { cause });
+  });
+}

@@ -1,0 +1,183 @@
+/** Builds ONNX graphs node by node. A `Value` names a tensor; which shape it has is for the caller to know. */
+import { ATTRIBUTE_TYPES, DATA_TYPES, type DataType, EXTERNAL, ModelProto } from "./schema.ts";
+
+declare const brand: unique symbol;
+/** A tensor in a graph, by its name. A subgraph may use the values of the graph around it. */
+export type Value = string & { readonly [brand]: true };
+
+/** Every op that capfleet uses, and its domain: "" is ONNX's own. */
+const DOMAINS = {
+  Add: "",
+  And: "",
+  ArgMax: "",
+  Cast: "",
+  Concat: "",
+  ConstantOfShape: "",
+  Div: "",
+  Equal: "",
+  Expand: "",
+  Gather: "",
+  Identity: "",
+  LayerNormalization: "",
+  LogSoftmax: "",
+  Loop: "",
+  Mul: "",
+  Not: "",
+  ReduceMax: "",
+  Reshape: "",
+  Shape: "",
+  Slice: "",
+  Split: "",
+  Squeeze: "",
+  Transpose: "",
+  Where: "",
+  BiasGelu: "com.microsoft",
+  FusedMatMul: "com.microsoft",
+  MultiHeadAttention: "com.microsoft",
+  SkipLayerNormalization: "com.microsoft",
+} as const;
+export type Op = keyof typeof DOMAINS;
+
+/** The opset decides which version of each op is meant; 17 is the first with LayerNormalization. */
+const OPSETS = [
+  { domain: "", version: 17 },
+  { domain: "com.microsoft", version: 1 },
+];
+const IR_VERSION = 8;
+
+type Attribute = { i: number } | { f: number } | { ints: readonly number[] } | { g: Graph };
+type Attributes = Readonly<Record<string, Attribute>>;
+export const int = (i: number): Attribute => ({ i });
+export const float = (f: number): Attribute => ({ f });
+export const ints = (...values: number[]): Attribute => ({ ints: values });
+export const subgraph = (g: Graph): Attribute => ({ g });
+export const dataType = (type: DataType): Attribute => ({ i: DATA_TYPES[type] });
+
+/** A size, or the name of one that is known only when the model runs. */
+export type Dimension = number | string;
+
+/** Where a tensor's bytes are: `length` bytes from `offset` on in `file`, which is in the model's folder. */
+export interface External {
+  file: string;
+  offset: number;
+  length: number;
+}
+
+export class Graph {
+  readonly #name: string;
+  /** Shared with subgraphs: a name must be unique among them all. */
+  readonly #names: { next: number };
+  readonly #nodes: object[] = [];
+  readonly #initializers: object[] = [];
+  readonly #inputs: object[] = [];
+  readonly #outputs: object[] = [];
+
+  constructor(name: string, around?: Graph) {
+    this.#name = name;
+    this.#names = around ? around.#names : { next: 0 };
+  }
+
+  input(name: string, type: DataType, shape: readonly Dimension[]): Value {
+    this.#inputs.push(valueInfo(name, type, shape));
+    return name as Value;
+  }
+
+  output(value: Value, type: DataType, shape: readonly Dimension[]): void {
+    this.#outputs.push(valueInfo(value, type, shape));
+  }
+
+  /** A node's first output. A null input is one that the op can do without. */
+  op(op: Op, inputs: readonly (Value | null)[], attributes: Attributes = {}): Value {
+    return this.ops(op, inputs, [0], attributes)[0]!;
+  }
+
+  /** Those outputs of a node whose numbers are in `wanted`, ascending. */
+  ops(op: Op, inputs: readonly (Value | null)[], wanted: readonly number[], attributes: Attributes = {}): Value[] {
+    const name = this.#unique(op);
+    const values = wanted.map((i) => `${name}.${i}` as Value);
+    const outputs = Array<string>(wanted.at(-1)! + 1).fill("");
+    for (const [i, at] of wanted.entries()) outputs[at] = values[i]!;
+    this.#push(op, name, inputs, outputs, attributes);
+    return values;
+  }
+
+  /** The same tensor under a name of the caller's choice. */
+  named(name: string, value: Value): Value {
+    this.#push("Identity", name, [value], [name], {});
+    return name as Value;
+  }
+
+  /** An int64 constant: a vector, or with a number a scalar. */
+  int64(content: number | readonly number[]): Value {
+    const numbers = typeof content === "number" ? [content] : content;
+    const bytes = new Uint8Array(BigInt64Array.from(numbers, BigInt).buffer);
+    return this.#constant("int64", typeof content === "number" ? [] : [numbers.length], bytes);
+  }
+
+  /** A float32 constant. */
+  float32(numbers: readonly number[], shape: readonly number[]): Value {
+    return this.#constant("float32", shape, new Uint8Array(Float32Array.from(numbers).buffer));
+  }
+
+  /** A float32 constant whose bytes are in another file. */
+  external(name: string, shape: readonly number[], { file, offset, length }: External): Value {
+    const external_data = Object.entries({ location: file, offset, length }).map(([key, value]) => ({
+      key,
+      value: String(value),
+    }));
+    const data_type = DATA_TYPES.float32;
+    this.#initializers.push({ name, dims: shape, data_type, external_data, data_location: EXTERNAL });
+    return name as Value;
+  }
+
+  /** The graph as a GraphProto. */
+  proto(): object {
+    return {
+      name: this.#name,
+      node: this.#nodes,
+      initializer: this.#initializers,
+      input: this.#inputs,
+      output: this.#outputs,
+    };
+  }
+
+  #push(
+    op: Op,
+    name: string,
+    inputs: readonly (Value | null)[],
+    output: readonly string[],
+    attributes: Attributes,
+  ): void {
+    const attribute = Object.entries(attributes).map(attributeProto);
+    const input = inputs.map((value) => value ?? "");
+    this.#nodes.push({ name, op_type: op, domain: DOMAINS[op], input, output, attribute });
+  }
+
+  #constant(type: DataType, dims: readonly number[], raw_data: Uint8Array): Value {
+    const name = this.#unique("const");
+    this.#initializers.push({ name, dims, data_type: DATA_TYPES[type], raw_data });
+    return name as Value;
+  }
+
+  #unique(stem: string): string {
+    return `${stem}_${this.#names.next++}`;
+  }
+}
+
+/** The bytes of a model file with this graph. */
+export function encodeModel(graph: Graph): Uint8Array {
+  const model = { ir_version: IR_VERSION, producer_name: "capfleet", graph: graph.proto(), opset_import: OPSETS };
+  return ModelProto.encode(model).finish();
+}
+
+function attributeProto([name, attribute]: [string, Attribute]): object {
+  if ("g" in attribute) return { name, type: ATTRIBUTE_TYPES.g, g: attribute.g.proto() };
+  if ("ints" in attribute) return { name, type: ATTRIBUTE_TYPES.ints, ints: attribute.ints };
+  if ("f" in attribute) return { name, type: ATTRIBUTE_TYPES.f, f: attribute.f };
+  return { name, type: ATTRIBUTE_TYPES.i, i: attribute.i };
+}
+
+function valueInfo(name: string, type: DataType, shape: readonly Dimension[]): object {
+  const dim = shape.map((size) => (typeof size === "number" ? { dim_value: size } : { dim_param: size }));
+  return { name, type: { tensor_type: { elem_type: DATA_TYPES[type], shape: { dim } } } };
+}

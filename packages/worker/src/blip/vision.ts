@@ -1,0 +1,74 @@
+/** BLIP's vision transformer: pixels to one vector per patch, and one for the image. */
+import { addAndNorm, layerNorm, linear, linearGelu, linearOf, normOf, selfAttention } from "./blocks.ts";
+import type { Preprocessing, VisionConfig } from "./config.ts";
+import { dataType, type Graph, int, ints, type Value } from "./onnx/graph.ts";
+import type { Weights } from "./weights.ts";
+
+/** `pixels`: uint8 [batch, size, size, 3]. Returns float32 [batch, 1 + patches, width]; the image's vector is first. */
+export function visionEncoder(
+  graph: Graph,
+  weights: Weights,
+  config: VisionConfig,
+  preprocessing: Preprocessing,
+  pixels: Value,
+): Value {
+  const { width, hidden, layers, heads, epsilon } = config;
+  const norm = (name: string) => normOf(weights.at(name), width, epsilon);
+
+  // Pre-LN: a block's sum goes on to the next one's, whose norm is computed in the same op as the sum.
+  let sum = embeddings(graph, weights.at("embeddings"), config, preprocessing, pixels);
+  let normed = layerNorm(graph, sum, norm("encoder.layers.0.layer_norm1"));
+  for (let i = 0; i < layers; i++) {
+    const layer = weights.at(`encoder.layers.${i}`);
+    const next = i + 1 < layers ? `encoder.layers.${i + 1}.layer_norm1` : "post_layernorm";
+
+    const qkv = linearOf(layer.at("self_attn.qkv"), width, 3 * width);
+    const projection = linearOf(layer.at("self_attn.projection"), width, width);
+    const context = selfAttention(graph, normed, qkv, heads);
+    ({ normed, sum } = addAndNorm(graph, context, projection, sum, norm(`encoder.layers.${i}.layer_norm2`)));
+
+    const middle = linearGelu(graph, normed, linearOf(layer.at("mlp.fc1"), width, hidden));
+    const last = linearOf(layer.at("mlp.fc2"), hidden, width);
+    ({ normed, sum } = addAndNorm(graph, middle, last, sum, norm(next)));
+  }
+  return normed;
+}
+
+function embeddings(
+  graph: Graph,
+  weights: Weights,
+  { width, patch, grid }: VisionConfig,
+  preprocessing: Preprocessing,
+  pixels: Value,
+): Value {
+  const image = patches(graph, normalized(graph, cut(graph, pixels, grid, patch), preprocessing), grid, patch);
+  const embedded = linear(graph, image, {
+    weight: weights.tensor("patch_embedding.weight", [width, 3, patch, patch], [width, 3 * patch * patch]),
+    bias: weights.tensor("patch_embedding.bias", [width]),
+  });
+  const batch = graph.op("Shape", [pixels], { start: int(0), end: int(1) });
+  const shape = graph.op("Concat", [batch, graph.int64([1, width])], { axis: int(0) });
+  const first = graph.op("Expand", [weights.tensor("class_embedding", [1, 1, width]), shape]);
+  const positions = weights.tensor("position_embedding", [1, 1 + grid * grid, width]);
+  return graph.op("Add", [graph.op("Concat", [first, embedded], { axis: int(1) }), positions]);
+}
+
+/** The image cut into patches, [batch, grid, grid, 3, patch, patch]: the order in which the weights are. */
+function cut(graph: Graph, pixels: Value, grid: number, patch: number): Value {
+  // Pixels beyond the last whole patch are left out, as the convolution that this stands for does.
+  const side = grid * patch;
+  const whole = [graph.int64([0, 0]), graph.int64([side, side]), graph.int64([1, 2])];
+  const rows = graph.int64([0, grid, patch, grid, patch, 3]);
+  const split = graph.op("Reshape", [graph.op("Slice", [pixels, ...whole]), rows]);
+  return graph.op("Transpose", [split], { perm: ints(0, 1, 3, 5, 2, 4) });
+}
+
+/** Bytes to float32, (x · rescale − mean) / std per channel. */
+function normalized(graph: Graph, cuts: Value, { scale, shift }: Preprocessing): Value {
+  const floats = graph.op("Cast", [cuts], { to: dataType("float32") });
+  const scaled = graph.op("Mul", [floats, graph.float32(scale, [3, 1, 1])]);
+  return graph.op("Add", [scaled, graph.float32(shift, [3, 1, 1])]);
+}
+
+const patches = (graph: Graph, cuts: Value, grid: number, patch: number): Value =>
+  graph.op("Reshape", [cuts, graph.int64([0, grid * grid, 3 * patch * patch])]);

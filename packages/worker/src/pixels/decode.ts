@@ -1,0 +1,94 @@
+import { CapfleetError } from "@capfleet/shared/contract";
+import type { Sharp, SharpOptions } from "sharp";
+import { rgbFromCmyk } from "./cmyk.ts";
+import { alone } from "./gate.ts";
+import { type Header, readHeader } from "./header.ts";
+import sharp from "./libvips.ts";
+import { type Raster, rasterOf, type Size } from "./raster.ts";
+import { finish, firstPass } from "./resample.ts";
+import { unreadable } from "./unreadable.ts";
+
+/** Where PIL refuses an image as a decompression bomb: twice its MAX_IMAGE_PIXELS. */
+export const DEFAULT_MAX_PIXELS = 178_956_970;
+
+export interface Limits {
+  /**
+   * Most pixels (width × height) that an image may have, by its header. It bounds memory: baseline JPEG and plain PNG
+   * are decoded in strips, but progressive JPEG, interlaced PNG, WebP, GIF and AVIF as a whole, at 3 to 8 bytes a pixel.
+   */
+  maxPixels: number;
+}
+
+/** Transparent pixels show this. See `decode`. */
+const PAPER = "#ffffff";
+
+/**
+ * Decodes a JPEG, PNG, WebP, GIF, TIFF or AVIF file and resizes it to exactly `size`, without cropping and without
+ * keeping the aspect ratio: what transformers' BlipImageProcessorPil does up to, not including, rescaling.
+ *
+ * The same as PIL on a plain upright image, to within 1 grey level of 255 in the mean (see resample.ts). By rule:
+ *   - upright: EXIF orientation is applied first (transformers leaves that to its caller);
+ *   - transparency is composited on white. PIL's convert("RGB") drops alpha, which shows whatever colour lies under the
+ *     transparent pixels, often black or noise; white is the page that such images are made for and seen on;
+ *   - 16 bits a channel are scaled to 8 (PIL clips 16-bit grey, which leaves it nearly white);
+ *   - embedded colour profiles are ignored, as PIL ignores them, and CMYK is converted without one;
+ *   - of an animation or a file of several pages, the first.
+ *
+ * The work is done on libuv's threads, so many calls may run at once; as many decode in parallel as there are threads
+ * (UV_THREADPOOL_SIZE, 4 by default).
+ *
+ * @param bytes The whole file. Not to be changed until the promise settles.
+ * @returns uint8 RGB, [height, width, 3].
+ * @throws CapfleetError IMAGE_EMPTY, IMAGE_TOO_MANY_PIXELS, IMAGE_UNREADABLE
+ */
+export async function decode(bytes: Uint8Array, size: Size, limits: Limits): Promise<Buffer> {
+  if (bytes.length === 0) throw new CapfleetError("IMAGE_EMPTY", "the image has no bytes");
+  const header = await readHeader(bytes, limits.maxPixels);
+  const raster = header.cmyk ? await readCmyk(bytes, header, size) : await readRgb(bytes, header, size);
+  return (await finish(raster, size)).data;
+}
+
+async function readRgb(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
+  return read(bytes, header, (file) => file.flatten({ background: PAPER }).resize(...firstPass(header, size)));
+}
+
+async function readCmyk(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
+  // Both spaces, or libvips would convert by a profile of its own.
+  const ink = await read(bytes, header, (file) =>
+    file
+      .pipelineColourspace("cmyk")
+      .toColourspace("cmyk")
+      .resize(...firstPass(header, size)),
+  );
+  return rgbFromCmyk(ink);
+}
+
+/**
+ * Decodes. A cut-off or damaged file must not become a picture that is half grey, and a file with something odd in its
+ * wrapping (libvips' "warnings": TIFF tags out of order, stray bytes between JPEG markers) must not be refused. `failOn:
+ * "error"` is that line for all formats but JPEG, where libjpeg only warns about damaged data and goes on in grey: there
+ * it depends on what it warned of.
+ */
+async function read(bytes: Uint8Array, header: Header, build: (file: Sharp) => Sharp): Promise<Raster> {
+  const open = (failOn: SharpOptions["failOn"]) =>
+    build(sharp(bytes, { failOn, autoOrient: true, ignoreIcc: true, limitInputPixels: false }));
+  try {
+    if (header.format !== "jpeg") return await rasterOf(open("error"));
+    const flawless = await rasterOf(open("warning")).catch(() => undefined);
+    if (flawless) return flawless;
+    const flawed = await rasterOf(open("error"));
+    await refuseDamage(open("warning"));
+    return flawed;
+  } catch (thrown) {
+    throw unreadable(thrown, bytes);
+  }
+}
+
+/** For a JPEG that libjpeg warned about. Throws if its first warning is about the picture's data. */
+async function refuseDamage(strict: Sharp): Promise<void> {
+  await rasterOf(strict, alone).catch((thrown: unknown) => {
+    // The messages of jerror.h: JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_ARITH_BAD_CODE, JWRN_MUST_RESYNC.
+    const damage = /premature end of data segment|bad Huffman code|bad arithmetic code|instead of RST/;
+    if (damage.test(String(thrown))) throw thrown;
+  });
+}

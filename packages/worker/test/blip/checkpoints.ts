@@ -1,0 +1,120 @@
+/** Checkpoints to test with: copies of the parity cases that a test may damage, and safetensors files made to measure. */
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { EngineRef } from "@capfleet/shared/contract";
+import sharp from "sharp";
+
+export const PARITY_CASES = fileURLToPath(new URL("../../../../test/parity/cases/", import.meta.url));
+
+export const ref: EngineRef = { model: "model", digest: "digest", checkpoint: "checkpoint", precision: "fp32" };
+
+/** A folder that is gone at the end of the block. */
+export class Folder {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  static async make(): Promise<Folder> {
+    return new Folder(await mkdtemp(join(tmpdir(), "capfleet-blip-")));
+  }
+
+  /** With a copy of a parity case in it, as `checkpoint`. */
+  static async withCheckpoint(name: string): Promise<Folder> {
+    const folder = await Folder.make();
+    await cp(join(PARITY_CASES, name), folder.at("checkpoint"), { recursive: true });
+    return folder;
+  }
+
+  at(...names: string[]): string {
+    return join(this.path, ...names);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.path, { recursive: true, force: true });
+  }
+}
+
+export interface TestTensor {
+  dtype: string;
+  shape: number[];
+  bytes: Uint8Array;
+}
+
+export function safetensors(tensors: Record<string, TestTensor>): Uint8Array {
+  let end = 0;
+  const header: Record<string, object> = { __metadata__: { format: "pt" } };
+  for (const [name, { dtype, shape, bytes }] of Object.entries(tensors)) {
+    header[name] = { dtype, shape, data_offsets: [end, end + bytes.length] };
+    end += bytes.length;
+  }
+  const json = JSON.stringify(header);
+  return Buffer.concat([
+    headerLength(Buffer.byteLength(json)),
+    Buffer.from(json),
+    ...Object.values(tensors).map((t) => t.bytes),
+  ]);
+}
+
+export function headerLength(length: number | bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(length));
+  return bytes;
+}
+
+/** Changes the tensors of a checkpoint's model.safetensors. */
+export async function editTensors(
+  checkpoint: string,
+  edit: (tensors: Record<string, TestTensor>) => void,
+): Promise<void> {
+  const file = join(checkpoint, "model.safetensors");
+  const content = await readFile(file);
+  const dataAt = 8 + Number(content.readBigUInt64LE());
+  const header = JSON.parse(content.toString("utf8", 8, dataAt)) as Record<string, never>;
+  const tensors: Record<string, TestTensor> = {};
+  for (const [name, { dtype, shape, data_offsets }] of Object.entries<{
+    dtype: string;
+    shape: number[];
+    data_offsets: [number, number];
+  }>(header)) {
+    if (name === "__metadata__") continue;
+    const [begin, end] = data_offsets;
+    tensors[name] = { dtype, shape, bytes: content.subarray(dataAt + begin, dataAt + end) };
+  }
+  edit(tensors);
+  await writeFile(file, safetensors(tensors));
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: JSON of any shape
+export async function editJson(file: string, edit: (content: any) => void): Promise<void> {
+  const content: unknown = JSON.parse(await readFile(file, "utf8"));
+  edit(content);
+  await writeFile(file, JSON.stringify(content));
+}
+
+export interface Golden {
+  id: string;
+  ids: number[];
+  text: string;
+  score: number;
+  max_new_tokens: number;
+}
+
+export async function readGolden(folder: string): Promise<Golden[]> {
+  const lines = (await readFile(join(folder, "golden.jsonl"), "utf8")).trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line) as Golden);
+}
+
+/** uint8 RGB of the images that transformers saw, one after the other. */
+export async function readPixels(folder: string, ids: readonly string[]): Promise<Uint8Array> {
+  const images = ids.map((id) =>
+    sharp(join(folder, "pixels", `${id}.png`))
+      .removeAlpha()
+      .raw()
+      .toBuffer(),
+  );
+  return Buffer.concat(await Promise.all(images));
+}

@@ -1,0 +1,2 @@
+export { type HostileImage, hostileImages } from "./hostile.ts";
+export { smallJpegs } from "./small.ts";

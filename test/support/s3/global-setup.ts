@@ -1,0 +1,25 @@
+/**
+ * Vitest's global setup: one S3 server for all test files, which read it with `inject("s3")`. Where there is none it says
+ * SKIPPED and why; under CI that is a failure.
+ */
+import type { TestProject } from "vitest/node";
+import { type S3Server, startS3 } from "./ceph.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    s3: S3Server | { skipped: string };
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const s3 = await startS3();
+  if ("skipped" in s3) {
+    if (process.env.CI) throw new Error(`the S3 tests can't run: ${s3.skipped}`);
+    console.error(`SKIPPED the S3 tests: ${s3.skipped}`);
+    project.provide("s3", s3);
+    return async () => {};
+  }
+  const { stop, ...server } = s3;
+  project.provide("s3", server);
+  return stop;
+}
