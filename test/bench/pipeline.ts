@@ -2,7 +2,7 @@
  * Steady throughput of a worker against a bare loop: the same files, the same decode at the same concurrency, the same
  * engine calls on an engine thread, and nothing else. Also the growth of the worker's memory.
  */
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { readConfig } from "@capfleet/shared/config";
@@ -26,6 +26,7 @@ const DECODING = { maxNewTokens: 20 };
 export async function pipelineFigures(): Promise<Figure[]> {
   await using fleet = await BenchFleet.start();
   const folder = fleet.sandbox.path("images");
+  await mkdir(folder);
   say(`drawing ${IMAGES} small JPEGs`);
   const names = await smallJpegs(folder, IMAGES, 1);
   const files = names.map((name) => join(folder, name));

@@ -7,7 +7,8 @@ import { storesFromEnv } from "@capfleet/shared/storage";
 import type { Figure } from "./bench.ts";
 import { BenchFleet, pause, residentMb, say } from "./fleet.ts";
 
-const SIZES = [10_000, 1_000_000];
+/** The last is there to show that memory has stopped growing by then. */
+const SIZES = [10_000, 1_000_000, 4_000_000];
 
 export async function planFigures(): Promise<Figure[]> {
   const figures: Figure[] = [];

@@ -22,6 +22,7 @@ CASES = {
 
 vocab = [l.rstrip("\n") for l in open(f"{VOCABULARY}/vocab.txt")]; tid = {w: i for i, w in enumerate(vocab)}
 rows = [json.loads(l) for l in open(ROWS)][:IMAGES]
+for r in rows: r["image"] = os.path.join(os.path.dirname(os.path.abspath(ROWS)), r["image"])
 GEOMETRY = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 for name, (seed, vision, text, how, end_bias, new_tokens) in CASES.items():
@@ -50,9 +51,9 @@ for name, (seed, vision, text, how, end_bias, new_tokens) in CASES.items():
     pre = json.load(open(f"{VOCABULARY}/preprocessor_config.json")); pre["size"] = dict(height=vision[0], width=vision[0])
     if how.get("processor_config"): json.dump({"image_processor": pre, "processor_class": "BlipProcessor"}, open(f"{out}/processor_config.json", "w"), indent=2)
     else: json.dump(pre, open(f"{out}/preprocessor_config.json", "w"), indent=2)
-    images = os.path.join(os.path.dirname(os.path.abspath(ROWS)), "parity-rows.jsonl")
-    with open(images, "w") as f: f.writelines(json.dumps(r) + "\n" for r in rows)
-    subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden.py"), out, images, f"{out}/golden.jsonl", "--pixels", f"{out}/pixels", "--max-new-tokens", str(new_tokens)], check=True)
-    os.remove(images)
+    with open(f"{out}/rows.jsonl", "w") as f: f.writelines(json.dumps(r) + "\n" for r in rows)
+    golden_py = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden.py")
+    subprocess.run([sys.executable, golden_py, out, f"{out}/rows.jsonl", f"{out}/golden.jsonl", "--pixels", f"{out}/pixels", "--max-new-tokens", str(new_tokens)], check=True)
+    os.remove(f"{out}/rows.jsonl")
     golden = [json.loads(l) for l in open(f"{out}/golden.jsonl")]
     print(name, "lengths", [len(g["ids"]) - 1 for g in golden], "different tokens", len({t for g in golden for t in g["ids"]}), "least margin", min(g["margin"] for g in golden), flush=True)

@@ -11,7 +11,6 @@ import {
   S3Client,
 } from "@aws-sdk/client-s3";
 import { inject } from "vitest";
-import "../../../../test/support/s3/global-setup.ts";
 import { type Store, Stores } from "../../src/storage/index.ts";
 
 export interface Backend {

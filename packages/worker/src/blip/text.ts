@@ -26,7 +26,7 @@ export function imageMemory(graph: Graph, weights: Weights, config: TextConfig, 
 }
 
 /**
- * Looks at `token`, int64 [batch, 1], standing at `position`, int64 [1]. `past` has each layer's memory of the tokens
+ * Looks at `token`, int64 [batch, 1], standing at `position`, int64 []. `past` has each layer's memory of the tokens
  * before it; `present` has this one added. `logits`, float32 [batch, 1, vocabulary]: what may follow.
  */
 export function decodeToken(
