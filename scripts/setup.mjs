@@ -40,7 +40,7 @@ function installRedis() {
 /** A real S3 server for the storage tests: Ceph's RADOS Gateway. Without root those tests are skipped, and say so. */
 function installTestServers() {
   if (process.env.CAPFLEET_TEST_S3_ENDPOINT || onPath("radosgw") || !canApt()) return;
-  apt(["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common"]);
+  apt(["radosgw", "ceph-mon", "ceph-osd", "ceph-common"]);
 }
 
 function canApt() {

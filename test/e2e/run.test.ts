@@ -189,6 +189,8 @@ function leftovers(): string[] {
       return []; // It has just ended.
     }
   };
-  const mine = readdirSync("/proc").filter((pid) => read(`/proc/${pid}/environ`).includes(`CAPFLEET_STATE=${at("state")}`));
+  const mine = readdirSync("/proc").filter((pid) =>
+    read(`/proc/${pid}/environ`).includes(`CAPFLEET_STATE=${at("state")}`),
+  );
   return mine.map((pid) => read(`/proc/${pid}/cmdline`).join(" ")).filter((line) => /redis|valkey|worker/.test(line));
 }

@@ -64,7 +64,7 @@ async function untilEnded(created: CreatedJob, reconciler: Reconciler, display: 
     await new Promise((resolve) => setTimeout(resolve, TICK_MS));
     const progress = reconciler.progressOf(id);
     if (!progress) continue;
-    display.show(progress);
+    display.show(progress.waiting === null ? progress : { ...progress, waiting: "the worker is starting" });
     if (progress.state === "paused" || ENDED.includes(progress.state)) {
       const state = await context.states.find(id);
       if (!state || state.ended) return;

@@ -10,7 +10,7 @@ import { ARCHITECTURES } from "./engine.ts";
 
 /** Files that decide an answer; a folder's README or its copies in other formats do not. */
 const RELEVANT =
-  /^((config|preprocessor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt|.*\.safetensors(\.index\.json)?)$/;
+  /^((config|preprocessor_config|processor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt|.*\.safetensors(\.index\.json)?)$/;
 
 export interface Abilities {
   tasks: readonly Task[];

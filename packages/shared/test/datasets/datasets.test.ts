@@ -30,7 +30,17 @@ const url = (name: string) => pathToFileURL(join(folder, name)).href;
 
 describe("a prefix", () => {
   test("images only, whatever the case of their ending, in the order of their keys' bytes, resumable anywhere", async () => {
-    const names = ["b.JPG", "a/z.png", "a.webp", "ä b?#%25.jpeg", "x.tiff", "y.avif", "notes.txt", "a/.jpg.part", "c.gif"];
+    const names = [
+      "b.JPG",
+      "a/z.png",
+      "a.webp",
+      "ä b?#%25.jpeg",
+      "x.tiff",
+      "y.avif",
+      "notes.txt",
+      "a/.jpg.part",
+      "c.gif",
+    ];
     await mkdir(join(folder, "a"));
     for (const name of names) await writeFile(join(folder, name), "x");
     const dataset = prefixDataset(stores.at(`${folder}/`));
@@ -58,7 +68,9 @@ describe("a manifest", () => {
   });
 
   test("resumes at the byte after any record, with the right line numbers", async () => {
-    const lines = Array.from({ length: 50 }, (_, n) => (n % 7 === 3 ? "not json" : `{"id":"é${n}","image":"${n}.jpg"}`));
+    const lines = Array.from({ length: 50 }, (_, n) =>
+      n % 7 === 3 ? "not json" : `{"id":"é${n}","image":"${n}.jpg"}`,
+    );
     await write(lines.join("\n"));
     const { dataset } = manifest();
     const entries = await all(dataset);

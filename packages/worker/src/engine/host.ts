@@ -1,6 +1,6 @@
 /** The main thread's side of the engine thread: start it, send it batches, get outputs back. */
 import { Worker } from "node:worker_threads";
-import { CapfleetError } from "@capfleet/shared/contract";
+import { CapfleetError, type ErrorCode } from "@capfleet/shared/contract";
 import type { CaptionOutput, EngineInfo } from "./engine.ts";
 import type { Reply, RunRequest, ThreadData } from "./thread.ts";
 
@@ -44,10 +44,10 @@ export class EngineHost {
   static async start(data: ThreadData): Promise<EngineHost> {
     const thread = new Worker(new URL("./thread.ts", import.meta.url), { workerData: data });
     const { promise, resolve, reject } = Promise.withResolvers<EngineInfo[]>();
-    const fail = (message: string) => reject(new CapfleetError("ENGINE_FAILED", message));
+    const fail = (message: string, code: ErrorCode = "ENGINE_FAILED") => reject(new CapfleetError(code, message));
     const onMessage = (message: Reply) => {
       if (message.kind === "ready") resolve(message.infos);
-      else fail(message.kind === "broken" ? message.message : "unexpected answer");
+      else if (message.kind === "broken") fail(message.message, message.code);
     };
     const onError = (thrown: unknown) => fail(thrown instanceof Error ? thrown.message : String(thrown));
     const onExit = (code: number) => fail(`the engine thread ended at its start (code ${code})`);
@@ -79,6 +79,6 @@ export class EngineHost {
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
     if (message.kind === "done") waiting?.resolve(message.outputs);
-    else waiting?.reject(new CapfleetError("ENGINE_FAILED", message.message));
+    else waiting?.reject(new CapfleetError(message.code, message.message));
   }
 }

@@ -3,7 +3,7 @@
  * must not be the one that does IO. Requests are answered one after the other, in order.
  */
 import { parentPort, workerData } from "node:worker_threads";
-import type { Decoding } from "@capfleet/shared/contract";
+import { asCapfleetError, type Decoding, type ErrorCode } from "@capfleet/shared/contract";
 import { loadEngine } from "../blip/index.ts";
 import type { CaptionOutput, Engine, EngineInfo } from "./engine.ts";
 
@@ -27,13 +27,16 @@ export interface RunRequest {
 
 export type Reply =
   | { kind: "ready"; infos: EngineInfo[] }
-  | { kind: "broken"; message: string }
+  | { kind: "broken"; code: ErrorCode; message: string }
   | { kind: "done"; id: number; outputs: CaptionOutput[] }
-  | { kind: "failed"; id: number; message: string };
+  | { kind: "failed"; id: number; code: ErrorCode; message: string };
 
 const port = parentPort!;
 const reply = (message: Reply) => port.postMessage(message);
-const messageOf = (thrown: unknown) => (thrown instanceof Error ? thrown.message : String(thrown));
+const errorOf = (thrown: unknown) => {
+  const { code, message } = asCapfleetError(thrown, "ENGINE_FAILED");
+  return { code, message };
+};
 
 const { folders, threads } = workerData as ThreadData;
 const engines: Engine[] = [];
@@ -41,7 +44,7 @@ try {
   for (const folder of folders) engines.push(await loadEngine(folder, { threads }));
   reply({ kind: "ready", infos: engines.map((engine) => engine.info) });
 } catch (thrown) {
-  reply({ kind: "broken", message: messageOf(thrown) });
+  reply({ kind: "broken", ...errorOf(thrown) });
 }
 
 let last: Promise<void> = Promise.resolve();
@@ -61,6 +64,6 @@ async function answer({ id, engine: index, slab, first, count, decoding }: RunRe
     const outputs = await engine.caption(new Uint8Array(slab, first * bytes, batch * bytes), batch, decoding);
     reply({ kind: "done", id, outputs: outputs.slice(0, count) });
   } catch (thrown) {
-    reply({ kind: "failed", id, message: messageOf(thrown) });
+    reply({ kind: "failed", id, ...errorOf(thrown) });
   }
 }

@@ -6,6 +6,8 @@
  * Row errors become rows. Anything else that goes wrong throws out of here, and the shard will be tried again: nothing
  * has been written by then. The commit is one conditional PUT, so that a shard which two workers finish has one result.
  */
+import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
 import {
   asCapfleetError,
   CapfleetError,
@@ -19,7 +21,7 @@ import {
   type Sums,
   shardEndSchema,
 } from "@capfleet/shared/contract";
-import type { Store, Stores } from "@capfleet/shared/storage";
+import { parseUri, type Store, type Stores } from "@capfleet/shared/storage";
 import type { Intents } from "./intent.ts";
 
 export interface ShardTask {
@@ -57,6 +59,7 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   if ((await context.intents.of(job)) !== "run") return { outcome: "withdrawn" };
   if (await store.stat(layout.result(shard))) return { outcome: "already" };
   const file = await readJob(store);
+  await checkMounted(file.spec.input.uri);
   const records = await readShard(store, shard);
 
   const stop = new AbortController();
@@ -101,6 +104,15 @@ async function labelRecord(record: InputRecord, job: JobFile, context: ShardCont
     if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
     return { id, image, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
   }
+}
+
+/** A disk that is not mounted here must not turn every record into a row that says "not found". */
+async function checkMounted(input: string): Promise<void> {
+  const location = parseUri(input);
+  if (location.scheme !== "file") return;
+  const folder = dirname(`${location.path}.`);
+  const there = await stat(folder).catch(() => null);
+  if (!there?.isDirectory()) throw new CapfleetError("STORE_BUCKET_NOT_FOUND", `this worker has no folder ${folder}`);
 }
 
 async function readJob(store: Store): Promise<JobFile> {

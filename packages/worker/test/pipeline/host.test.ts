@@ -1,0 +1,64 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { readConfig } from "@capfleet/shared/config";
+import { findLocalModel, RUNTIME_VERSION } from "@capfleet/shared/models";
+import ortPackage from "onnxruntime-node/package.json" with { type: "json" };
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ensureEngine } from "../../src/blip/index.ts";
+import { EngineHost } from "../../src/engine/host.ts";
+
+let folder: string;
+let engine: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "capfleet-host-"));
+  engine = join(folder, "engine");
+  const config = readConfig({ CAPFLEET_CACHE: folder });
+  const { ref, folder: checkpoint } = await findLocalModel("demo-caption", "fp32", config);
+  await ensureEngine(checkpoint!, ref, engine);
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+test("the runtime that digests name is the one that is installed", () => {
+  expect(ortPackage.version).toBe(RUNTIME_VERSION);
+});
+
+describe("the engine thread", () => {
+  test("keeps the main loop free while it runs, and answers each request with its own outputs", async () => {
+    const host = await EngineHost.start({ folders: [engine], threads: 1 });
+    const bytes = host.infos[0]!.image.width * host.infos[0]!.image.height * 3;
+    const slab = new SharedArrayBuffer(8 * bytes);
+    for (let i = 0; i < 8; i++) new Uint8Array(slab, i * bytes, bytes).fill(31 * i);
+    const run = (first: number, count: number) =>
+      host.run({ engine: 0, slab, first, count, decoding: { maxNewTokens: 20 } });
+
+    const { monitorEventLoopDelay } = await import("node:perf_hooks");
+    const delay = monitorEventLoopDelay({ resolution: 1 });
+    delay.enable();
+    const started = performance.now();
+    const [all, tail] = await Promise.all([run(0, 8), run(5, 3)]);
+    const took = performance.now() - started;
+    delay.disable();
+    expect(all).toHaveLength(8);
+    expect(tail.map(({ ids }) => ids)).toEqual(all.slice(5).map(({ ids }) => ids));
+    // Run on this thread, the two would have stalled it for most of the time that they took together.
+    expect(delay.max / 1e6).toBeLessThan(took / 2);
+    await host.close();
+  });
+
+  test("an engine that can't be loaded is an error at the start", async () => {
+    const starting = EngineHost.start({ folders: [join(folder, "nothing")], threads: 1 });
+    await expect(starting).rejects.toMatchObject({ code: "ENGINE_FAILED" });
+  });
+
+  test("what the engine refuses comes back with its code, and the thread goes on", async () => {
+    const host = await EngineHost.start({ folders: [engine], threads: 1 });
+    const { width, height } = host.infos[0]!.image;
+    const slab = new SharedArrayBuffer(width * height * 3);
+    const run = (maxNewTokens: number) => host.run({ engine: 0, slab, first: 0, count: 1, decoding: { maxNewTokens } });
+    await expect(run(10_000)).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    expect(await run(5)).toHaveLength(1);
+    await host.close();
+  });
+});
