@@ -1,0 +1,165 @@
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CapfleetError, type InputRecord, type JobFile, layout, stateLayout } from "@capfleet/shared/contract";
+import { type Store, storesFromEnv } from "@capfleet/shared/storage";
+import pLimit from "p-limit";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Intents } from "../../src/pipeline/intent.ts";
+import { runShard, type ShardContext } from "../../src/pipeline/shard.ts";
+
+let folder: string;
+let out: Store;
+let state: Store;
+const stores = storesFromEnv({});
+
+const record = (n: number): InputRecord => ({ id: String(n), image: `file:///pictures/${n}.jpg` });
+const broken = { id: "line 9", image: null, error: { code: "RECORD_INVALID", message: "not JSON", retryable: false } };
+const job = { id: "job_1", task: "caption" };
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "capfleet-shard-"));
+  out = stores.at(`${folder}/out/`);
+  state = stores.at(`${folder}/state/`);
+  await mkdir(join(folder, "in"));
+  const spec: JobFile["spec"] = {
+    task: "caption",
+    engine: { model: "m", digest: "d", checkpoint: "c", precision: "fp32" },
+    input: { kind: "prefix", uri: `file://${folder}/in/` },
+    decoding: { maxNewTokens: 20 },
+    limit: null,
+    shardSize: null,
+    lane: "normal",
+  };
+  const created = new Date(0).toISOString();
+  const file: JobFile = { schema: 1, id: job.id, capfleet: "0.1.0", created, fingerprint: "f", spec };
+  await out.put(layout.job, JSON.stringify(file));
+  await writeShard([record(0), record(1), broken, record(2)]);
+  await want("run");
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+async function writeShard(records: InputRecord[]): Promise<void> {
+  const end = { records: records.length, planned: records.length, cursor: { source: "prefix", after: "x" } };
+  await out.put(layout.shard(0), [...records, end].map((line) => JSON.stringify(line)).join("\n"));
+}
+
+async function want(intent: string): Promise<void> {
+  const common = { schema: 1, id: job.id, out: out.uri, created: new Date(0).toISOString(), runner: "fleet" };
+  const body = { ...common, checkpoint: null, intent, ended: null, reason: null };
+  await state.put(stateLayout.job(job.id), JSON.stringify(body));
+}
+
+function run(label: (image: string) => Promise<object>, signal = new AbortController().signal, atOnce = 8) {
+  const context: ShardContext = {
+    stores,
+    intents: new Intents(state),
+    admit: pLimit(atOnce),
+    label: (_, image) => label(image),
+  };
+  return runShard({ job: job.id, shard: 0, out: out.uri, rows: 0, failed: 0 }, context, signal);
+}
+
+const good = async (image: string) => ({ caption: image.slice(-5), score: -1 });
+const rows = async () =>
+  (await out.read(layout.result(0))).bytes
+    .toString()
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+
+test("rows stand in input order whatever finishes first; row errors and bad lines become rows", async () => {
+  const late = Promise.withResolvers<void>();
+  const result = await run(async (image) => {
+    if (image.endsWith("0.jpg")) await late.promise;
+    if (image.endsWith("1.jpg")) throw new CapfleetError("IMAGE_NOT_FOUND", "1.jpg does not exist");
+    if (image.endsWith("2.jpg")) late.resolve();
+    return good(image);
+  });
+  const errors = { IMAGE_NOT_FOUND: 1, RECORD_INVALID: 1 };
+  expect(result).toEqual({ outcome: "committed", sums: { rows: 4, failed: 2, errors } });
+  expect(await rows()).toEqual([
+    { id: "0", image: "file:///pictures/0.jpg", caption: "0.jpg", score: -1 },
+    {
+      id: "1",
+      image: "file:///pictures/1.jpg",
+      error: { code: "IMAGE_NOT_FOUND", message: "1.jpg does not exist", retryable: false },
+    },
+    broken,
+    { id: "2", image: "file:///pictures/2.jpg", caption: "2.jpg", score: -1 },
+  ]);
+});
+
+test("a shard error throws out, and nothing is written", async () => {
+  const running = run(async (image) => {
+    if (image.endsWith("1.jpg")) throw new CapfleetError("STORE_ACCESS_DENIED", "403");
+    return good(image);
+  });
+  await expect(running).rejects.toMatchObject({ code: "STORE_ACCESS_DENIED" });
+  expect(await out.stat(layout.result(0))).toBeNull();
+});
+
+test("a bug is no row either", async () => {
+  await expect(run(async () => Promise.reject(new TypeError("oops")))).rejects.toThrow("oops");
+  expect(await out.stat(layout.result(0))).toBeNull();
+});
+
+describe("somebody else's results stand", () => {
+  test("when they are there at the start, nothing is done again", async () => {
+    await out.put(layout.result(0), "theirs");
+    let calls = 0;
+    const counted = async (image: string) => {
+      calls += 1;
+      return good(image);
+    };
+    expect(await run(counted)).toEqual({ outcome: "already" });
+    expect(calls).toBe(0);
+  });
+
+  test("when they come while we work, ours are dropped", async () => {
+    const result = await run(async (image) => {
+      await out.put(layout.result(0), "theirs");
+      return good(image);
+    });
+    expect(result).toEqual({ outcome: "already" });
+    expect((await out.read(layout.result(0))).bytes.toString()).toBe("theirs");
+  });
+});
+
+describe("intent", () => {
+  test.each(["paused", "cancelled"])("a %s job's shard is not begun", async (intent) => {
+    await want(intent);
+    expect(await run(good)).toEqual({ outcome: "withdrawn" });
+  });
+
+  test("a job whose state has been deleted counts as cancelled", async () => {
+    await state.delete(stateLayout.job(job.id));
+    expect(await run(good)).toEqual({ outcome: "withdrawn" });
+  });
+
+  test("stopped in the middle it throws the signal's reason and writes nothing", async () => {
+    const stop = new AbortController();
+    const reason = new Error("stopping");
+    const running = run(
+      async (image) => {
+        stop.abort(reason);
+        return good(image);
+      },
+      stop.signal,
+      1,
+    );
+    await expect(running).rejects.toBe(reason);
+    expect(await out.stat(layout.result(0))).toBeNull();
+  });
+});
+
+test("a worker without the input's disk says so instead of writing rows that say `not found`", async () => {
+  await rm(join(folder, "in"), { recursive: true });
+  await expect(run(good)).rejects.toMatchObject({ code: "STORE_BUCKET_NOT_FOUND" });
+});
+
+test("a shard file that was not written whole stops the job", async () => {
+  const end = { records: 3, planned: 3, cursor: { source: "prefix", after: "x" } };
+  await out.put(layout.shard(0), [record(0), end].map((line) => JSON.stringify(line)).join("\n"));
+  await expect(run(good)).rejects.toMatchObject({ code: "JOB_FAILED", message: expect.stringContaining("000000") });
+});
