@@ -1,21 +1,16 @@
 /** `capfleet-worker`: the command line of the worker process. */
 import { availableParallelism } from "node:os";
-import { asCapfleetError, CAPFLEET_VERSION, CapfleetError } from "@capfleet/shared/contract";
-import { Command, InvalidArgumentError } from "commander";
+import { endWith, wholeNumber } from "@capfleet/shared/command-line";
+import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
+import { Command } from "commander";
 import { runWorker } from "./worker.ts";
-
-const whole = (most: number) => (text: string) => {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new InvalidArgumentError(`It is a whole number from 1 to ${most}.`);
-};
 
 const program = new Command("capfleet-worker")
   .description("Runs models on the shards that a capfleet producer hands out.")
   .version(CAPFLEET_VERSION)
   .requiredOption("--models <name,…>", "what to run: bundled models or checkpoint folders", (text) => text.split(","))
-  .option("--slots <n>", "shards in work at once", whole(64), 2)
-  .option("--threads <n>", "threads for inference", whole(256), availableParallelism())
+  .option("--slots <n>", "shards in work at once", wholeNumber(64), 2)
+  .option("--threads <n>", "threads for inference", wholeNumber(256), availableParallelism())
   .addHelpText(
     "after",
     `
@@ -39,11 +34,5 @@ try {
   await runWorker(options, stop.signal);
   process.exit(0);
 } catch (thrown) {
-  const { code, exitCode } = thrown as { code?: string; exitCode?: number };
-  if (code?.startsWith("commander.") && exitCode === 0) process.exit(0);
-  const error = code?.startsWith("commander.")
-    ? new CapfleetError("USAGE", (thrown as Error).message.replace(/^error: /, ""))
-    : asCapfleetError(thrown);
-  process.stderr.write(`${error.code}: ${error.message}\n  ${error.fix}\n`);
-  process.exit(error.exitCode);
+  endWith(thrown);
 }

@@ -3,10 +3,10 @@ import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { promisify } from "node:util";
-import { asCapfleetError } from "@capfleet/shared/contract";
+import { asCapfleetError, CapfleetError } from "@capfleet/shared/contract";
 import { findModel } from "@capfleet/shared/models";
 import { checkRedis, liveWorkers, redisAddress } from "@capfleet/shared/queues";
-import { normalizeUri, type Store } from "@capfleet/shared/storage";
+import { normalizeUri, probeConditionalWrites, type Store } from "@capfleet/shared/storage";
 import { findServer } from "../local/redis.ts";
 import { type Context, optionalRedis } from "./context.ts";
 
@@ -74,16 +74,16 @@ async function redis(context: Context): Promise<string> {
 async function storage(store: Store): Promise<string> {
   const key = `.capfleet-doctor-${randomUUID()}`;
   try {
-    const first = await store.putIfAbsent(key, "1");
+    await store.put(key, key);
     const { bytes } = await store.read(key);
-    const second = await store.putIfAbsent(key, "2");
-    const works = first.outcome === "written" && bytes.toString() === "1";
-    const conditional =
-      second.outcome === "exists" ? "conditional write" : "no conditional write (the last writer wins)";
-    return `${store.uri}: ${works ? "read, write" : "reads back something else"}, ${conditional}`;
+    if (bytes.toString() !== key) throw new CapfleetError("STORE_UNAVAILABLE", `${store.uri} gives back other bytes`);
   } finally {
     await store.delete(key);
   }
+  const conditional = (await probeConditionalWrites(store))
+    ? "conditional write"
+    : "no conditional write: the last writer wins";
+  return `${store.uri}: read, write, ${conditional}`;
 }
 
 /** This version runs on CPUs; a GPU is named so that nobody wonders. */

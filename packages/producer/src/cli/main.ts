@@ -1,13 +1,7 @@
 /** `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C. */
-import {
-  asCapfleetError,
-  CAPFLEET_VERSION,
-  CapfleetError,
-  type Lane,
-  MAX_SHARD_SIZE,
-  TASKS,
-} from "@capfleet/shared/contract";
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { endWith, wholeNumber } from "@capfleet/shared/command-line";
+import { CAPFLEET_VERSION, type Lane, MAX_SHARD_SIZE, TASKS } from "@capfleet/shared/contract";
+import { Command, Option } from "commander";
 import { type JobRequest, parseTask } from "../jobs/create.ts";
 import { type Context, openContext } from "./context.ts";
 import { change, results, resume, status, submit, watch } from "./control.ts";
@@ -25,12 +19,6 @@ interface JobOptions {
   maxNewTokens: number;
   lane?: Lane;
 }
-
-const whole = (most: number) => (text: string) => {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new InvalidArgumentError(`It is a whole number from 1 to ${most}.`);
-};
 
 const program = new Command("capfleet")
   .description("Labels images in bulk with BLIP, from bucket to bucket.")
@@ -57,9 +45,9 @@ const jobCommand = (name: string, description: string) =>
     .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
     .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
     .option("--model <name|folder>", "a bundled or registered model, or a checkpoint folder", DEFAULT_MODEL)
-    .option("--limit <n>", "only the first n records", whole(1e12))
-    .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", whole(MAX_SHARD_SIZE))
-    .option("--max-new-tokens <n>", "longest caption, in tokens", whole(512), 20);
+    .option("--limit <n>", "only the first n records", wholeNumber(1e12))
+    .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE))
+    .option("--max-new-tokens <n>", "longest caption, in tokens", wholeNumber(512), 20);
 
 jobCommand("run", "Run a job on this machine, from start to end.")
   .addHelpText(
@@ -176,18 +164,6 @@ async function withContext(logLevel: "info" | "silent", act: (context: Context) 
   }
 }
 
-/** One clear line, the code, and what to do; never a stack trace, unless CAPFLEET_LOG=debug asks for it. */
-function fail(thrown: unknown): never {
-  if (thrown instanceof CommanderError && thrown.exitCode === 0) process.exit(0);
-  const error =
-    thrown instanceof CommanderError
-      ? new CapfleetError("USAGE", thrown.message.replace(/^error: /, ""))
-      : asCapfleetError(thrown);
-  process.stderr.write(`${error.code}: ${error.message}\n  ${error.fix}\n`);
-  if (process.env.CAPFLEET_LOG === "debug") process.stderr.write(`${error.stack}\n`);
-  process.exit(error.code === "INTERRUPTED" ? 130 : error.exitCode);
-}
-
 // `capfleet results … | head` closes the pipe early, which is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
@@ -198,5 +174,5 @@ try {
   await program.parseAsync();
   process.exit(process.exitCode ?? 0);
 } catch (thrown) {
-  fail(thrown);
+  endWith(thrown);
 }

@@ -5,7 +5,7 @@ import { findLocalModel } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
 import { type CreatedJob, createJob, type JobRequest } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
-import { openRedis } from "../local/redis.ts";
+import { expectRedis, openRedis } from "../local/redis.ts";
 import { LocalWorker } from "../local/worker.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
@@ -20,6 +20,7 @@ const GRACE_SECONDS = "10";
 
 export async function run(request: JobRequest, modelName: string, context: Context): Promise<void> {
   const model = await findLocalModel(modelName, "fp32", context.config);
+  await expectRedis(context.config.redisUrl);
   const created = await createJob(request, model, context.stores, context.states);
   await runHere(created, model.folder!, context);
 }

@@ -117,15 +117,19 @@ async function ownerOf(store: Store, fingerprint: string): Promise<JobFile | nul
 }
 
 async function adopt(file: JobFile, out: string, request: JobRequest, model: Model, states: JobStates) {
+  const { runner } = request;
+  const checkpoint = model.folder;
   const known = await states.find(file.id);
-  if (known) return { file, state: known, out };
+  if (known && (known.ended || known.runner === runner)) return { file, state: known, out };
+  // Whoever asks for the job now looks after it from now on.
+  if (known) return { file, state: await states.update(file.id, (job) => ({ ...job, runner, checkpoint })), out };
   const state: JobState = {
     schema: SCHEMA_VERSION,
     id: file.id,
     out,
     created: file.created,
-    runner: request.runner,
-    checkpoint: model.folder,
+    runner,
+    checkpoint,
     intent: "run",
     ended: null,
     reason: null,

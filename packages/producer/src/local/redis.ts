@@ -24,6 +24,12 @@ const START_MS = 10_000;
  */
 const GUARD = `exec 3<&0; "$0" "$1" >/dev/null 2>&1 3<&- & server=$!; (read -r _ <&3; kill "$server") 2>/dev/null & wait "$server"`;
 
+/** Whether there will be a Redis, before anything is created for it. Throws as `openRedis` does. */
+export async function expectRedis(given: string | null): Promise<void> {
+  if (given !== null) await checkRedis(given);
+  else await findServer();
+}
+
 /** Throws REDIS_MISSING, REDIS_UNREACHABLE or REDIS_UNSUITABLE. */
 export async function openRedis(given: string | null): Promise<LocalRedis> {
   if (given !== null) {

@@ -153,8 +153,10 @@ export class Reconciler {
       try {
         const state = await states.find(id);
         const tracker = this.#trackers.get(id);
-        if (state && tracker) tracker.state = state;
-        else if (state && !state.ended && isMine(state)) {
+        if (state && tracker) {
+          tracker.state = state;
+          if (!isMine(state)) await this.#giveUp(tracker);
+        } else if (state && !state.ended && isMine(state)) {
           const opened = await JobTracker.open(state, stores);
           if (opened) this.#trackers.set(id, opened);
           else log.warn({ job: id, out: state.out }, "the output does not hold this job");
@@ -164,6 +166,13 @@ export class Reconciler {
         log.warn({ job: id, err: asCapfleetError(thrown).message }, "job can't be read");
       }
     }
+  }
+
+  /** Somebody else looks after the job now. */
+  async #giveUp(tracker: JobTracker): Promise<void> {
+    tracker.stopPlanning();
+    await this.#withdraw(tracker, await this.#outstanding(tracker.file.spec.engine.digest));
+    this.#trackers.delete(tracker.id);
   }
 
   /** Planning, reports, intent, and the end of one job. */

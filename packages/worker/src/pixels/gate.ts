@@ -25,6 +25,7 @@ export async function alone<T>(work: () => Promise<T>): Promise<T> {
     await Promise.allSettled(running);
     return await work();
   } finally {
+    if (lastAlone === ended) lastAlone = undefined;
     end();
   }
 }
