@@ -2,7 +2,7 @@ import type { Raster } from "./raster.ts";
 
 /**
  * CMYK to RGB the way PIL does it, without any profile: R = (255 - C)(255 - K) / 255, and so on, rounded. It is done
- * after the first pass, so on a few pixels, by the main thread; PIL does it before. (JPEGs hold CMYK inverted, with or
+ * after the first pass, on at most 16 times the model's pixels and by the main thread; PIL does it before any. (JPEGs hold CMYK inverted, with or
  * without Adobe's marker to say so; libvips, like PIL, has set that right.)
  *
  * @param ink `channels` is 4; 255 is full ink.

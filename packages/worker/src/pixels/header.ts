@@ -37,7 +37,8 @@ export async function readHeader(bytes: Uint8Array, maxPixels: number): Promise<
   // Lab, floating point, 32-bit, more bands and the like, found in TIFF: most of them have no way to RGB in PIL either.
   const supported = SUPPORTED[found.space];
   if (supported?.depth !== found.depth || !supported.channels.includes(found.channels)) {
-    throw unreadable(`${found.format} with ${found.channels} channels of ${found.space}, ${found.depth}`, bytes);
+    const pixels = `${found.channels} channel(s) of ${found.space}, ${found.depth}`;
+    throw unreadable(`${found.format.toUpperCase()} with ${pixels}`, bytes);
   }
   return {
     format: found.format as Header["format"],

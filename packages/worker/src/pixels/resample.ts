@@ -9,15 +9,15 @@
  *
  * So an axis that is reduced 4 times or more stops at `HEADROOM` times the target: what blocks, shrink-on-load and the
  * first bicubic did to the picture is then well below what the last bicubic leaves. And an axis that is enlarged goes
- * through vips_affine, with the right shift. Large JPEGs (12 megapixels: 1/f noise, hard edges and text, smooth) to
- * 384 × 384 and 96 × 96: the worst difference, and CPU time on the slowest:
+ * through vips_affine, with the right shift. Five JPEGs of 12 megapixels (1/f noise of three kinds, white noise, hard
+ * edges and text), reduced to 384 × 384 and to 96 × 96: the worst difference, and the mean CPU time of one.
  *
- *   one resize, shrink-on-load as it comes    1.45  68 ms    0.70  60 ms
- *   one resize, without shrink-on-load        1.40  92 ms    1.19  83 ms
- *   headroom 2                                0.72  83 ms    0.72  59 ms
- *   headroom 2.5                              0.45  85 ms    0.47  59 ms
- *   headroom 3                                0.21 102 ms    0.43  59 ms
- *   headroom 3, without shrink-on-load        0.21 106 ms    0.43  91 ms
+ *   one resize, shrink-on-load as it comes    1.56  59 ms    0.72  49 ms
+ *   one resize, without shrink-on-load        1.40  77 ms    1.19  71 ms
+ *   headroom 2                                0.72  69 ms    0.72  50 ms
+ *   headroom 2.5                              0.58  70 ms    0.49  51 ms
+ *   headroom 3                                0.21  86 ms    0.43  52 ms
+ *   headroom 3, without shrink-on-load        0.21  86 ms    0.44  78 ms
  *
  * WebP does without shrink-on-load: it scales the two colour planes, which are half as wide to begin with, on their own,
  * which costs more than 1 on strong colours (12 megapixels: 250 ms instead of 145 to 180 ms).

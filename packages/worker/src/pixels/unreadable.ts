@@ -1,7 +1,5 @@
 import { CapfleetError } from "@capfleet/shared/contract";
 
-const MAX_REASON = 200;
-
 /**
  * An IMAGE_UNREADABLE with the decoder's reason as one line. libvips' text may also hold other decodes' messages, or lack
  * this one's (see gate.ts), so only a line that is about the file's format is taken, and only to be read by people.
@@ -16,14 +14,10 @@ function reason(thrown: unknown, bytes: Uint8Array): string {
   const format = formatOf(bytes);
   const text = thrown instanceof Error ? thrown.message : String(thrown);
   if (format === undefined) return "not a JPEG, PNG, WebP, GIF, TIFF or AVIF file";
-  // From the particular to the general.
+  // The first line is the most particular.
   const lines = text.replace("Input buffer has corrupt header: ", "").split("\n");
-  const last = lines.findLast((line) => line.toLowerCase().includes(format));
-  const line = last ?? `cut-off, damaged or unusual ${format.toUpperCase()} data`;
-  return line
-    .replaceAll(/\p{Cc}+/gu, " ")
-    .trim()
-    .slice(0, MAX_REASON);
+  const line = lines.find((candidate) => candidate.toLowerCase().includes(format));
+  return line?.trim() ?? `cut-off, damaged or unusual ${format.toUpperCase()} data`;
 }
 
 /** By the first bytes; in the words of libvips' messages. */

@@ -113,8 +113,27 @@ function withTagsSwapped(tiff: Buffer): Buffer {
   return Buffer.concat([tiff.subarray(0, first), ...entries, tiff.subarray(end)]);
 }
 
-test("the reason is one line, without what libvips collected before it", async () => {
-  const bytes = bytesOf("images", "plain.avif");
-  const error = await failure(bytes.subarray(0, bytes.length / 2));
-  expect(error?.message).toMatch(/^the image can't be decoded: heif: Invalid input: [^\n]+$/);
+describe("the reason is one line", () => {
+  const cut = (name: string) => bytesOf("images", name).subarray(0, bytesOf("images", name).length / 2);
+
+  test.each<[string, Buffer, RegExp]>([
+    ["of another format", bytesOf("refused", "image.svg"), /^not a JPEG, PNG, WebP, GIF, TIFF or AVIF file$/],
+    [
+      "of a codec that AVIF's container also has",
+      bytesOf("refused", "image.heic"),
+      /^HEIF with hevc inside is not AVIF$/,
+    ],
+    ["of pixels", bytesOf("refused", "float.tif"), /^TIFF with 1 channel\(s\) of b-w, float$/],
+    ["of the decoder", cut("plain.avif"), /^heif: Invalid input: [^\n]+$/],
+    ["the first of many", damaged(bytesOf("images", "fax.tif")), /^tiff2vips: Bad code word at line \d+ [^\n]+$/],
+  ])("%s", async (_, bytes, reason) => {
+    const message = (await failure(bytes))?.message ?? "";
+    expect(message).toMatch(/^the image can't be decoded: /);
+    expect(message.replace("the image can't be decoded: ", "")).toMatch(reason);
+  });
 });
+
+function damaged(bytes: Buffer): Buffer {
+  bytes[Math.floor(bytes.length / 10)]! ^= 0xff;
+  return bytes;
+}

@@ -124,6 +124,24 @@ def ycck(image):
     return bytes(data)
 
 
+def heic(image):
+    """An AVIF whose header says that HEVC is inside, as telephones write it. Its pixels can't be decoded."""
+    out = io.BytesIO()
+    image.save(out, "AVIF")
+    data = bytearray(out.getvalue().replace(b"av01", b"hvc1").replace(b"avif", b"heic"))
+    # HEVCDecoderConfigurationRecord: main profile, 4:2:0, 8 bits, no parameter sets.
+    record = bytes.fromhex("01 01 60000000 900000000000 5a f000 fc fd f8 f8 0000 0f 00")
+    box = struct.pack(">I", 8 + len(record)) + b"hvcC" + record
+    at = data.index(b"av1C") - 4
+    (size,) = struct.unpack(">I", data[at : at + 4])
+    data[at : at + size] = box
+    for parent in (b"ipco", b"iprp", b"meta"):
+        at = data.index(parent) - 4
+        (size_before,) = struct.unpack(">I", data[at : at + 4])
+        data[at : at + 4] = struct.pack(">I", size_before + len(box) - size)
+    return bytes(data)
+
+
 def swapped_profile():
     """An sRGB profile that takes red for green: who applies it, is seen to."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -229,6 +247,7 @@ def main():
         small.save(REFUSED / f"image.{ending}")
     square = '<title>A square</title><rect width="9" height="9"/>'
     (REFUSED / "image.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="16">{square}</svg>')
+    (REFUSED / "image.heic").write_bytes(heic(small))
     Image.fromarray(np.asarray(small.convert("L"), np.float32) / 255).save(REFUSED / "float.tif")
     Image.fromarray(np.asarray(small.convert("L"), np.int32) * 1000).save(REFUSED / "int32.tif")
     Image.merge("LAB", small.split()).save(REFUSED / "lab.tif")
