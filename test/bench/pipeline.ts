@@ -90,8 +90,8 @@ async function bareLoop(files: string[]): Promise<number> {
 
 async function workerRun(fleet: BenchFleet, folder: string) {
   const id = await fleet.submit(`${folder}/`, fleet.sandbox.path("out"));
-  fleet.producer();
-  fleet.sandbox.worker(fleet.env, "--threads", String(availableParallelism()));
+  const producer = fleet.producer();
+  const worker = fleet.sandbox.worker(fleet.env, "--threads", String(availableParallelism()));
   const pid = (await until("the worker", async () => (await liveWorkers(fleet.redis))[0])).pid;
   const samples: { at: number; done: number; mb: number }[] = [];
   for (;;) {
@@ -104,6 +104,8 @@ async function workerRun(fleet: BenchFleet, folder: string) {
     samples.push({ at: performance.now() / 1_000, done: progress.done, mb: residentMb(pid) });
     if (progress.done >= IMAGES * (1 - WARM_UP_SHARE / 4)) break;
   }
+  // The bare loop that follows has the machine to itself.
+  for (const process of [worker, producer]) await process.kill("SIGKILL");
   const steady = samples.filter(({ done }) => done >= IMAGES * WARM_UP_SHARE);
   const [first, last] = [steady[0]!, steady.at(-1)!];
   return {

@@ -33,7 +33,7 @@ pictures     demo-output/gallery.html
 next         npx capfleet run caption <folder or s3://…> --out <folder or s3://…> --model <BLIP checkpoint folder>`);
 
 function runCapfleet(): Promise<number> {
-  const args = [`${root}packages/producer/src/cli/main.ts`, "run", "caption", manifest, "--out", `${output}job`];
+  const args = [`${root}packages/producer/bin/capfleet.mjs`, "run", "caption", manifest, "--out", `${output}job`];
   const env = { ...process.env, CAPFLEET_STATE: `${output}state` };
   const child = spawn(process.execPath, [...args, "--model", "demo-caption"], { stdio: "inherit", env });
   // Ctrl-C reaches the child as well; it stops in good order, and this process waits for that.

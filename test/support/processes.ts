@@ -11,8 +11,8 @@ import { findServer } from "../../packages/producer/src/local/redis.ts";
 
 const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
 export const DEMO = path("test/demo/");
-const CAPFLEET = path("packages/producer/src/cli/main.ts");
-const WORKER = path("packages/worker/src/main.ts");
+const CAPFLEET = path("packages/producer/bin/capfleet.mjs");
+const WORKER = path("packages/worker/bin/capfleet-worker.mjs");
 
 /** Waits for a condition, not for a time; says what it waited for. */
 export async function until<T>(what: string, condition: () => Promise<T> | T, seconds = 60): Promise<NonNullable<T>> {

@@ -67,7 +67,9 @@ async function untilEnded(created: CreatedJob, reconciler: Reconciler, display: 
     if (!progress) continue;
     display.show(progress.waiting === null ? progress : { ...progress, waiting: "the worker is starting" });
     if (progress.state === "paused" || ENDED.includes(progress.state)) {
-      const state = await context.states.find(id);
+      // A store that is away for a moment is asked again in the next round.
+      const state = await context.states.find(id).catch(() => undefined);
+      if (state === undefined) continue;
       if (!state || state.ended) return;
       if (state.intent === "paused" && progress.state === "paused") return;
     }

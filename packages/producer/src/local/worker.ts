@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { CapfleetError, ERRORS, type ErrorCode } from "@capfleet/shared/contract";
 
-const ENTRY = fileURLToPath(new URL("../../../worker/src/main.ts", import.meta.url));
+const ENTRY = fileURLToPath(new URL("../../../worker/bin/capfleet-worker.mjs", import.meta.url));
 /** A worker that lives this long has started well. */
 const SETTLED_MS = 10_000;
 const MAX_EARLY_DEATHS = 3;
