@@ -64,7 +64,7 @@ async function midShard(): Promise<number> {
 const captionsOf = (rows: { caption?: string | undefined }[]) => new Set(rows.map(({ caption }) => caption));
 
 test("SIGKILL of a worker in mid-shard: the others have done its shards within a minute", async () => {
-  await submit(await manifest(4_000), "--shard-size", "200");
+  await submit(await manifest(2_000), "--shard-size", "100");
   sandbox.producer(env);
   const workers: Running[] = [sandbox.worker(env), sandbox.worker(env)];
   const pid = await midShard();
@@ -73,7 +73,7 @@ test("SIGKILL of a worker in mid-shard: the others have done its shards within a
   await finished(90);
   expect((performance.now() - killed) / 1_000).toBeLessThan(60);
   expect(workers.filter(({ child }) => child.exitCode === null && child.signalCode === null)).toHaveLength(1);
-  const { rows } = await expectWhole(out(), 4_000);
+  const { rows } = await expectWhole(out(), 2_000);
   expect(captionsOf(rows).size).toBe(IMAGES.length);
 });
 
@@ -96,8 +96,20 @@ test("SIGKILL of the producer in mid-plan: the next one goes on where it ended",
   expect(ids).toEqual(Array.from({ length: 50_000 }, (_, n) => String(n)));
 });
 
+test("SIGKILL of the producer in mid-job: one that stood by takes over", async () => {
+  await submit(await manifest(1_500), "--shard-size", "50");
+  const first = sandbox.producer(env);
+  sandbox.worker(env);
+  await midShard();
+  const second = sandbox.producer({ ...env, CAPFLEET_LOG: "info" });
+  await until("the second producer", () => second.stderr.includes("serving"));
+  await first.kill("SIGKILL");
+  await finished();
+  await expectWhole(out(), 1_500);
+});
+
 test("Redis killed and restarted empty in mid-job: it carries on by itself", async () => {
-  await submit(await manifest(3_000), "--shard-size", "100");
+  await submit(await manifest(2_000), "--shard-size", "100");
   const producer = sandbox.producer(env);
   const worker = sandbox.worker(env);
   for (let time = 0; time < 2; time++) {
@@ -107,23 +119,23 @@ test("Redis killed and restarted empty in mid-job: it carries on by itself", asy
   }
   await finished();
   expect([producer, worker].map(({ child }) => child.exitCode)).toEqual([null, null]);
-  await expectWhole(out(), 3_000);
+  await expectWhole(out(), 2_000);
 });
 
 test("two workers finish the same shard: one commit stands, and the job counts it once", async () => {
   await submit(await manifest(600), "--shard-size", "600");
   const producer = sandbox.producer(env);
-  const workers = [sandbox.worker(env)];
+  const workers = [sandbox.worker({ ...env, CAPFLEET_LOG: "debug" })];
   await midShard();
   // Redis forgets that the shard is in work: another worker gets it, while the first goes on.
   await redis.kill();
   await redis.start();
-  workers.push(sandbox.worker({ ...env, CAPFLEET_LOG: "debug" }));
   process.kill(workers[0]!.pid, "SIGSTOP");
+  workers.push(sandbox.worker(env));
   await finished();
   const before = (await out().stat(layout.result(0)))!.etag;
   process.kill(workers[0]!.pid, "SIGCONT");
-  await workers[0]!.kill("SIGTERM");
+  await until("the first worker to come too late", () => workers[0]!.stderr.includes('"outcome":"already"'));
   await producer.kill("SIGTERM");
   expect((await out().stat(layout.result(0)))!.etag).toBe(before);
   await expectWhole(out(), 600);
@@ -152,7 +164,7 @@ test("hostile files become rows with the right error; good ones with hostile nam
 
 describe("a fleet at work", () => {
   test("waits for a worker and says so; pause holds, resume goes on", async () => {
-    const id = await submit(await manifest(3_000), "--shard-size", "50");
+    const id = await submit(await manifest(1_500), "--shard-size", "50");
     sandbox.producer(env);
     const status = async () => JSON.parse((await capfleet(env, "status", id, "--json")).stdout);
     await until("the reason of waiting", async () => /no worker for demo-caption/.test((await status()).waiting ?? ""));
@@ -164,7 +176,7 @@ describe("a fleet at work", () => {
       const { state, done, committed } = await status();
       return state === "paused" && done === committed ? committed : null;
     });
-    expect(held).toBeLessThan(3_000);
+    expect(held).toBeLessThan(1_500);
     const commits = async () => (await Array.fromAsync(out().list({ prefix: layout.results }))).length;
     const count = await commits();
     expect(await until("another look", status)).toMatchObject({ state: "paused", committed: held });
@@ -172,8 +184,8 @@ describe("a fleet at work", () => {
 
     expect((await capfleet(env, "resume", id)).code).toBe(0);
     const watched = await capfleet(env, "watch", id);
-    expect(watched).toMatchObject({ code: 0, stdout: expect.stringContaining("finished: 3,000 rows") });
-    await expectWhole(out(), 3_000);
+    expect(watched).toMatchObject({ code: 0, stdout: expect.stringContaining("finished: 1,500 rows") });
+    await expectWhole(out(), 1_500);
 
     // Stopping in good order: nothing left in work, exit code 0.
     worker.child.kill("SIGTERM");
