@@ -54,6 +54,7 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
 }
 
 function waitingFor(state: JobState): string {
-  if (state.runner === "local") return `unless a \`capfleet run\` is at work on it, go on with \`capfleet resume ${state.id}\``;
+  if (state.runner === "local")
+    return `unless a \`capfleet run\` is at work on it, go on with \`capfleet resume ${state.id}\``;
   return "no live figures: is `capfleet serve` running, and does CAPFLEET_REDIS_URL name its Redis?";
 }
