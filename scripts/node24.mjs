@@ -2,7 +2,7 @@
 // hands over to the one that `npm run setup` installed, with the same arguments, terminal, signals and exit code.
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { enableCompileCache } from "node:module";
+import module from "node:module";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 
@@ -11,7 +11,7 @@ const OURS = fileURLToPath(new URL("../node_modules/node/bin/node", import.meta.
 /** @param {URL} entry a .ts module that runs when imported */
 export async function main(entry) {
   if (Number(process.versions.node.split(".")[0]) >= 24) {
-    enableCompileCache();
+    module.enableCompileCache();
     return void (await import(entry.href));
   }
   if (!existsSync(OURS)) {

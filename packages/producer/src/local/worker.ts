@@ -63,10 +63,13 @@ export class LocalWorker {
     });
     this.#child = child;
     child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#listen(text));
-    child.once("error", (cause) => this.#ended(started, cause.message));
+    // A process that can't be started closes as well.
+    child.once("error", ({ message }) => this.#lastWords.push(message));
     child.once("close", (code, signal) => {
-      const said = code === null ? null : saidError(this.#lastWords);
-      if (said && said.exitCode === 2 && !this.#stopping) this.#fail(said);
+      this.#child = null;
+      // Exit code 2: what it was asked to do is wrong, and will be the next time.
+      const said = code === 2 ? saidError(this.#lastWords) : null;
+      if (said) this.#fail(said);
       else this.#ended(started, signal ?? `exit code ${code}`);
     });
   }
@@ -77,7 +80,6 @@ export class LocalWorker {
   }
 
   #ended(started: number, how: string): void {
-    this.#child = null;
     if (this.#stopping) return;
     this.#earlyDeaths = performance.now() - started < SETTLED_MS ? this.#earlyDeaths + 1 : 0;
     if (this.#earlyDeaths < MAX_EARLY_DEATHS) {
