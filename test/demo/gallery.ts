@@ -25,7 +25,7 @@ export async function galleryPage(rows: readonly Pictured[]): Promise<string> {
   body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
   ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; padding: 0; list-style: none; }
   figure { margin: 0; border: 1px solid #8885; border-radius: 0.5rem; overflow: hidden; height: 100%; }
-  img { width: 100%; aspect-ratio: 1; object-fit: cover; display: block; }
+  img { width: 100%; aspect-ratio: 1; object-fit: contain; display: block; background: #8882; }
   figcaption { padding: 0.6rem 0.8rem; }
   small { display: block; opacity: 0.75; }
 </style>
@@ -39,7 +39,7 @@ ${cards.join("\n")}
 }
 
 async function card({ name, file, caption, truth }: Pictured): Promise<string> {
-  const jpeg = await sharp(file).resize(THUMBNAIL, THUMBNAIL, { fit: "cover" }).jpeg({ quality: 80 }).toBuffer();
+  const jpeg = await sharp(file).resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 80 }).toBuffer();
   const verdict = caption === truth ? "exactly right" : `in the picture: ${truth}`;
   return `<li><figure><img alt="${escapeHtml(caption)}" src="data:image/jpeg;base64,${jpeg.toString("base64")}">
 <figcaption>${escapeHtml(caption)}<small>${escapeHtml(name)} · ${escapeHtml(verdict)}</small></figcaption></figure></li>`;

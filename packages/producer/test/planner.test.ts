@@ -6,7 +6,7 @@ import type { Dataset, Entry } from "@capfleet/shared/datasets";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { readShard } from "../../worker/src/pipeline/shard.ts";
-import { type Planned, planJob, readPlanned } from "../src/plan/planner.ts";
+import { PlanConflict, type Planned, planJob, readPlanned } from "../src/plan/planner.ts";
 
 let folder: string;
 let store: Store;
@@ -19,14 +19,15 @@ afterEach(() => rm(folder, { recursive: true }));
 
 const name = (n: number) => `image-${String(n).padStart(7, "0")}.jpg`;
 
-/** `size` records in chunks of an awkward size; the cursor is the last key, as in a listing. */
-function numbered(size: number): Dataset {
+/** `size` records, but for `without`, in chunks of an awkward size; the cursor is the last key, as in a listing. */
+function numbered(size: number, without = -1): Dataset {
   return {
     async *entries(cursor) {
       let n = cursor?.source === "prefix" ? Number(/\d+/.exec(cursor.after)![0]) + 1 : 0;
       while (n < size) {
         const chunk: Entry[] = [];
         for (; chunk.length < 37 && n < size; n++) {
+          if (n === without) continue;
           chunk.push({
             record: { id: name(n), image: `s3://b/${name(n)}` },
             cursor: { source: "prefix", after: name(n) },
@@ -102,17 +103,30 @@ test("a limit ends the plan, also across an interruption", async () => {
   expect(await shardSizes()).toEqual([100, 100, 100, 100, 50]);
 });
 
-test("interrupted, it goes on after the unbroken row and drops what was written beyond a gap", async () => {
+test("interrupted, it goes on after the last shard, and never leaves a gap", async () => {
   await expect(plan(numbered(1_000), { shardSize: 50 }, breaking(4)).done).rejects.toThrow("broken off");
-  // Writes run ahead of each other: shards after the gap are there, and were never counted.
   expect((await readPlanned(store)).shards).toBe(3);
-  expect(await store.stat(layout.shard(4))).not.toBeNull();
-  // The source has grown at its front meanwhile: shards from beyond the gap would no longer fit.
-  const { done, seen } = plan(numbered(1_001), { shardSize: 50 });
-  expect(await done).toMatchObject({ shards: 21, records: 1_001 });
+  expect(await store.stat(layout.shard(4))).toBeNull();
+  // A picture has been deleted meanwhile.
+  const { done, seen } = plan(numbered(1_000, 170), { shardSize: 50 });
+  expect(await done).toMatchObject({ shards: 20, records: 999 });
   expect(seen[0]).toEqual({ shards: 3, records: 150 });
-  const ids = (await Promise.all(Array.from({ length: 21 }, (_, n) => readShard(store, n)))).flat().map(({ id }) => id);
-  expect(ids).toEqual(Array.from({ length: 1_001 }, (_, n) => name(n)));
+  const ids = (await Promise.all(Array.from({ length: 20 }, (_, n) => readShard(store, n)))).flat().map(({ id }) => id);
+  expect(ids).toEqual(Array.from({ length: 1_000 }, (_, n) => name(n)).filter((id) => id !== name(170)));
+});
+
+test("a shard file that somebody has deleted is a job that can't go on, and says so", async () => {
+  await plan(numbered(100), { shardSize: 30 }).done;
+  await store.delete(layout.plan);
+  await store.delete(layout.shard(1));
+  const failure = { code: "JOB_FAILED", message: expect.stringContaining("000001.jsonl is gone") };
+  await expect(plan(numbered(100), { shardSize: 30 }).done).rejects.toMatchObject(failure);
+});
+
+test("interrupted, it keeps the shard size that it had chosen", async () => {
+  await expect(plan(numbered(1_000), {}, breaking(3)).done).rejects.toThrow("broken off");
+  await plan(numbered(1_000), {}, store, 16).done;
+  expect(await shardSizes()).toEqual(Array(8).fill(125));
 });
 
 test("a plan that is whole is not made again", async () => {
@@ -122,22 +136,43 @@ test("a plan that is whole is not made again", async () => {
   expect(seen).toMatchObject([{ shards: 2, records: 100 }]);
 });
 
-test("another producer's shard of the same content is as good as ours; of other content it stops the plan", async () => {
-  await plan(numbered(100), { shardSize: 50 }).done;
-  await store.delete(layout.plan);
-  await store.delete(layout.shard(0));
-  // Shard 1 is deleted as a stray, shard 0 written anew: the same plan again.
-  expect(await plan(numbered(100), { shardSize: 50 }).done).toMatchObject({ shards: 2 });
-
-  const other = new Proxy(store, {
+/** Another producer puts its version of shard 1 a moment before we do. */
+function overtaken(theirs: (ours: string) => string): Store {
+  return new Proxy(store, {
     get: (target, property) => {
-      if (property === "putIfAbsent") return async () => ({ outcome: "exists" as const });
+      if (property === "putIfAbsent") {
+        return async (key: string, body: string) => {
+          if (key === layout.shard(1)) await target.put(key, theirs(body));
+          return target.putIfAbsent(key, body);
+        };
+      }
       const value = Reflect.get(target, property);
       return typeof value === "function" ? value.bind(target) : value;
     },
   });
-  await store.delete(layout.plan);
-  await store.delete(layout.shard(1));
-  await store.put(layout.shard(9), "theirs");
-  await expect(plan(numbered(200), { shardSize: 50 }, other).done).rejects.toThrow();
+}
+
+test("another producer's shard of the same content is as good as ours", async () => {
+  const done = plan(
+    numbered(100),
+    { shardSize: 30 },
+    overtaken((ours) => ours),
+  ).done;
+  expect(await done).toMatchObject({ shards: 4, records: 100 });
+});
+
+test("another producer's shard of other content stops this plan; the next one goes on from theirs", async () => {
+  await plan(numbered(1_000, 35), { shardSize: 30 }).done;
+  const theirs = (await store.read(layout.shard(1))).bytes.toString();
+  for await (const { key } of store.list()) await store.delete(key);
+
+  const done = plan(
+    numbered(100),
+    { shardSize: 30 },
+    overtaken(() => theirs),
+  ).done;
+  await expect(done).rejects.toBeInstanceOf(PlanConflict);
+  expect(await store.stat(layout.plan)).toBeNull();
+  expect(await plan(numbered(100, 35), { shardSize: 30 }).done).toMatchObject({ shards: 4, records: 99 });
+  expect((await store.read(layout.shard(1))).bytes.toString()).toBe(theirs);
 });

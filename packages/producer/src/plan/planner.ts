@@ -1,9 +1,11 @@
 /**
- * Cuts a dataset into shards, as a stream: shard files are written in order, a few at a time, each with the cursor at which
- * it ends; plan.json comes last. Interrupted anywhere, it goes on after the last shard of the unbroken row that begins
- * at 0, from that shard's cursor.
+ * Cuts a dataset into shards, as a stream. A shard is written only when the one before it is known to be there, so the
+ * files never have a gap and each begins where the one before it ends, whatever dies and whoever else plans the same job;
+ * while one is being written the next is being read. plan.json comes last. Interrupted anywhere, planning goes on from
+ * the cursor of the last shard.
  */
 import {
+  CapfleetError,
   DEFAULT_SHARD_SIZE,
   type JobSpec,
   layout,
@@ -16,13 +18,11 @@ import {
 import type { Dataset, Entry } from "@capfleet/shared/datasets";
 import type { Store } from "@capfleet/shared/storage";
 
-/** Shard files on their way to the store at once. */
-const WRITES_AT_ONCE = 8;
 /** A job that would have fewer shards than this gets smaller ones, so that no worker slot idles. */
 const SHARDS_WANTED = 8;
 
 export interface Planned {
-  /** Shards of the unbroken row so far. */
+  /** Shards that are written. */
   shards: number;
   records: number;
 }
@@ -34,11 +34,11 @@ export interface PlanRequest {
   /** Shards that the live workers can have in work at once. */
   slots: number;
   signal: AbortSignal;
-  /** Called after each shard of the unbroken row, and once at the start. */
+  /** Called after each shard, and once at the start. */
   onShard(planned: Planned): void;
 }
 
-/** Throws SOURCE_CHANGED, PlanConflict, the store's errors, or the signal's reason. */
+/** Throws SOURCE_CHANGED, JOB_FAILED (a shard file is gone), PlanConflict, the store's errors, or the signal's reason. */
 export async function planJob(request: PlanRequest): Promise<Plan> {
   const { store, spec, dataset, signal, onShard } = request;
   const known = await readPlan(store);
@@ -52,23 +52,16 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
   let planned = begun.end?.planned ?? 0;
   onShard({ shards, records: planned });
 
-  const writes: { records: number; done: Promise<void> }[] = [];
-  let written = { shards, records: planned };
-  const settleOldest = async () => {
-    const { records, done } = writes.shift()!;
-    await done;
-    written = { shards: written.shards + 1, records };
-    onShard(written);
-  };
+  let writing: Promise<void> = Promise.resolve();
   const write = async (entries: Entry[]) => {
+    await writing;
     signal.throwIfAborted();
-    if (writes.length === WRITES_AT_ONCE) await settleOldest();
+    const shard = shards++;
     planned += entries.length;
-    const done = writeShard(store, shards, planned, entries);
-    // Settled in order below; until then a failure must not count as unhandled.
-    done.catch(() => {});
-    writes.push({ records: planned, done });
-    shards += 1;
+    const here = { shards, records: planned };
+    writing = writeShard(store, shard, planned, entries).then(() => onShard(here));
+    // Awaited before the next write; until then a failure must not count as unhandled.
+    writing.catch(() => {});
   };
 
   const entries = limited(dataset.entries(begun.end?.cursor ?? null), spec.limit, planned);
@@ -81,7 +74,7 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
     pending = pending.slice(start);
   }
   if (pending.length > 0) await write(pending);
-  while (writes.length > 0) await settleOldest();
+  await writing;
 
   const plan: Plan = { shards, records: planned, seconds: (performance.now() - started) / 1_000 };
   await store.put(layout.plan, JSON.stringify(plan));
@@ -109,28 +102,28 @@ export async function readPlan(store: Store): Promise<Plan | null> {
 
 /** How far a job is planned, from its objects alone. */
 export async function readPlanned(store: Store): Promise<Planned> {
-  const { shards } = await listShards(store);
+  const shards = await countShards(store);
   return { shards, records: shards === 0 ? 0 : (await readEnd(store, shards - 1)).planned };
 }
 
-/** The unbroken row of shards. Files after a gap were never handed out and may no longer fit: they are deleted. */
+/** How far planning has come: the last shard's end, and the first shard's size, which the others have as well. */
 async function lastShard(store: Store): Promise<{ shards: number; end: ShardEnd | null; firstSize: number | null }> {
-  const { shards, strays } = await listShards(store);
-  for (const key of strays) await store.delete(key);
+  const shards = await countShards(store);
   if (shards === 0) return { shards, end: null, firstSize: null };
   const end = await readEnd(store, shards - 1);
   const first = shards === 1 ? end : await readEnd(store, 0);
   return { shards, end, firstSize: first.records };
 }
 
-async function listShards(store: Store): Promise<{ shards: number; strays: string[] }> {
+async function countShards(store: Store): Promise<number> {
   let shards = 0;
-  const strays: string[] = [];
   for await (const { key } of store.list({ prefix: layout.shards })) {
-    if (layout.numberOf(key) === shards) shards += 1;
-    else strays.push(key);
+    if (layout.numberOf(key) !== shards) {
+      throw new CapfleetError("JOB_FAILED", `${store.uriOf(layout.shard(shards))} is gone, and ${key} is there`);
+    }
+    shards += 1;
   }
-  return { shards, strays };
+  return shards;
 }
 
 async function readEnd(store: Store, shard: number): Promise<ShardEnd> {

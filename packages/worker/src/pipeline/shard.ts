@@ -78,7 +78,6 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
       return row;
     }),
   ).catch((thrown: unknown) => {
-    signal.throwIfAborted();
     if (thrown instanceof Cancelled) return null;
     throw thrown;
   });
