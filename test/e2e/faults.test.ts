@@ -217,6 +217,19 @@ describe("a fleet at work", () => {
 
 const s3Server = inject("s3");
 
+test("cancel of a job whose only worker has died: it ends all the same", async () => {
+  const id = await submit(await manifest(1_500), "--shard-size", "50");
+  sandbox.producer(env);
+  const worker = sandbox.worker(env);
+  await midShard();
+  await worker.kill("SIGKILL");
+  expect((await capfleet(env, "cancel", id)).code).toBe(0);
+  await until("the summary", () => out().stat(layout.summary));
+  const summary = JSON.parse((await out().read(layout.summary)).bytes.toString());
+  const committed = (await Array.fromAsync(out().list({ prefix: layout.results }))).length;
+  expect(summary).toMatchObject({ state: "cancelled", rows: committed * 50 });
+});
+
 describe.skipIf("skipped" in s3Server)("a store that answers 503 for a while", () => {
   test("the job is blocked, says why, and goes on by itself", async () => {
     const { endpoint, accessKeyId, secretAccessKey } = s3Server as S3Server;

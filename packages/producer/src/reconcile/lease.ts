@@ -17,10 +17,15 @@ export class Lease {
     this.#key = keys.lease(name);
   }
 
-  /** True while this process holds it. Call it again before 10 s have passed. */
+  /** True while this process holds it, or has just taken it. It lasts for 10 s. */
   async hold(): Promise<boolean> {
-    if ((await this.#redis.eval(RENEW, 1, this.#key, this.#token, LEASE_MS)) === 1) return true;
+    if (await this.renew()) return true;
     return (await this.#redis.set(this.#key, this.#token, "PX", LEASE_MS, "NX")) === "OK";
+  }
+
+  /** Another 10 s, if it is held still. */
+  async renew(): Promise<boolean> {
+    return (await this.#redis.eval(RENEW, 1, this.#key, this.#token, LEASE_MS)) === 1;
   }
 
   async release(): Promise<void> {

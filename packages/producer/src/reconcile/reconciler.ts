@@ -33,6 +33,7 @@ import { DeficitRoundRobin } from "./window.ts";
 const ROUND_MS = 1_000;
 /** Messages may come by the hundred; a round takes them together. */
 const MIN_ROUND_MS = 50;
+const RENEW_MS = 3_000;
 /** How often the state root and the results are listed. */
 const LOOK_MS = 2_000;
 /** What the last round may take once the loop has been told to stop. */
@@ -87,6 +88,8 @@ export class Reconciler {
     this.#ears.on("message", () => this.#wake.resolve());
     this.#ears.subscribe(keys.wake()).catch((error: Error) => log.warn({ err: error.message }, "no wake-ups"));
     signal.addEventListener("abort", () => this.#letGo(), { once: true });
+    // A round may take longer than the lease lasts: taking up a large job means reading up to 1,000 results.
+    const renewing = setInterval(() => this.#lease.renew().catch(() => {}), RENEW_MS);
     while (!signal.aborted) {
       const started = performance.now();
       this.#wake = Promise.withResolvers<void>();
@@ -99,6 +102,7 @@ export class Reconciler {
       if (!signal.aborted && spent < MIN_ROUND_MS) await pause(MIN_ROUND_MS - spent);
       if (!signal.aborted) await Promise.race([this.#wake.promise, pause(ROUND_MS)]);
     }
+    clearInterval(renewing);
     for (const tracker of this.#trackers.values()) tracker.stopPlanning();
     await this.#lease.release().catch(() => {});
     await Promise.allSettled([...this.#queues.values()].map((queue) => queue.close()));
@@ -192,7 +196,8 @@ export class Reconciler {
       tracker.stopPlanning();
       await this.#withdraw(tracker, here);
     }
-    const idle = !here.byJob.has(tracker.id) && !tracker.isPlanning;
+    // Where no worker lives, what Redis calls active is what a dead one had in work.
+    const idle = (slots === 0 || !here.byJob.has(tracker.id)) && !tracker.isPlanning;
     const { states } = this.#options;
     if (intent === "cancelled" && idle) await this.#end(tracker, "cancelled");
     else if (tracker.fatal && idle) await this.#end(tracker, "failed");
