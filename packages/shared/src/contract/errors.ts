@@ -137,8 +137,8 @@ export const ERRORS = {
   STORE_ACCESS_DENIED: {
     scope: "shard",
     retryable: true,
-    what: "The object store refuses access (403).",
-    fix: "Grant the credentials s3:GetObject, s3:PutObject and s3:ListBucket there. The job goes on by itself after that.",
+    what: "The object store refuses access (403), or the file system does (permission denied).",
+    fix: "Grant reading and writing there; on S3: s3:GetObject, s3:PutObject, s3:ListBucket. A job goes on by itself then.",
   },
   STORE_CREDENTIALS: {
     scope: "shard",

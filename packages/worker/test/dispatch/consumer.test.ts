@@ -1,0 +1,142 @@
+import { type EngineRef, layout, stateLayout } from "@capfleet/shared/contract";
+import { createLog } from "@capfleet/shared/log";
+import {
+  connectRedis,
+  redisPrefix,
+  shardJobId,
+  takeReports,
+  type WorkPayload,
+  workQueue,
+} from "@capfleet/shared/queues";
+import { type Store, storesFromEnv } from "@capfleet/shared/storage";
+import { Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Sandbox, until } from "../../../../test/support/processes.ts";
+import { Consumer } from "../../src/dispatch/consumer.ts";
+import { Intents } from "../../src/pipeline/intent.ts";
+import type { ShardContext } from "../../src/pipeline/shard.ts";
+
+const engine: EngineRef = { model: "m", digest: "d", checkpoint: "c", precision: "fp32" };
+const stores = storesFromEnv({});
+const created = new Date(0).toISOString();
+
+let sandbox: Sandbox;
+let redis: Redis;
+let queue: Queue<WorkPayload>;
+let out: Store;
+let consumer: Consumer;
+
+beforeEach(async () => {
+  sandbox = await Sandbox.create();
+  redis = connectRedis((await sandbox.redis()).url, "patient");
+  queue = new Queue(workQueue(engine.digest), { connection: redis, prefix: redisPrefix() });
+  out = stores.at(`${sandbox.path("out")}/`);
+  const spec = {
+    task: "caption",
+    engine,
+    input: { kind: "manifest", uri: `file://${sandbox.path("list.jsonl")}` },
+    decoding: { maxNewTokens: 20 },
+    limit: null,
+    shardSize: null,
+    lane: "normal",
+  };
+  await out.put(layout.job, JSON.stringify({ schema: 1, id: "job_1", capfleet: "0", created, fingerprint: "f", spec }));
+  const state = { schema: 1, id: "job_1", out: out.uri, created, runner: "fleet", checkpoint: null };
+  const wanted = { ...state, intent: "run", ended: null, reason: null };
+  await stores.at(`${sandbox.path("state")}/`).put(stateLayout.job("job_1"), JSON.stringify(wanted));
+  for (const shard of [0, 1]) {
+    const record = { id: String(shard), image: `file:///${shard}.jpg` };
+    const end = { records: 1, planned: shard + 1, cursor: { source: "prefix", after: "x" } };
+    await out.put(layout.shard(shard), `${JSON.stringify(record)}\n${JSON.stringify(end)}\n`);
+  }
+});
+afterEach(async () => {
+  await consumer.stop(0);
+  await queue.close();
+  redis.disconnect();
+  await sandbox.cleanUp();
+});
+
+function consume(label: ShardContext["label"]): void {
+  const intents = new Intents(stores.at(`${sandbox.path("state")}/`));
+  const context: ShardContext = { stores, intents, admit: (work) => work(), label };
+  consumer = new Consumer([engine], 2, redis, context, createLog("test", "silent"));
+}
+
+const add = (shard: number) =>
+  queue.add(
+    "shard",
+    { v: 1, job: "job_1", shard, out: out.uri },
+    {
+      jobId: shardJobId("job_1", shard),
+      removeOnComplete: true,
+      removeOnFail: true,
+    },
+  );
+const reports = () => takeReports(redis, "job_1");
+const left = async () => (await queue.getJobCounts("wait", "active", "failed", "completed")) as Record<string, number>;
+
+test("shards are labelled, committed, reported and gone", async () => {
+  consume(async () => ({ caption: "x", score: 0 }));
+  for (const shard of [0, 1]) await add(shard);
+  consumer.start();
+  await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  const sums = { rows: 1, failed: 0, errors: {} };
+  expect((await reports()).sort((a, b) => a.shard - b.shard)).toEqual([
+    { outcome: "committed", shard: 0, sums },
+    { outcome: "committed", shard: 1, sums },
+  ]);
+});
+
+test("a shard that has taken three workers down is an error, and is not begun a fourth time", async () => {
+  let begun = 0;
+  consume(async () => {
+    begun += 1;
+    return { caption: "x", score: 0 };
+  });
+  await add(0);
+  // What BullMQ counts when a worker's lock runs out.
+  await redis.hset(queue.toKey(shardJobId("job_1", 0)), "stc", 3);
+  consumer.start();
+  const found = await until("its report", async () => (await reports())[0]);
+  expect(found).toMatchObject({ outcome: "failed", shard: 0, code: "WORKER_LOST" });
+  expect(begun).toBe(0);
+});
+
+test("stopping: a shard that hangs goes back to waiting at once when its grace is over", async () => {
+  let begun = 0;
+  consume(() => {
+    begun += 1;
+    return new Promise(() => {});
+  });
+  await add(0);
+  consumer.start();
+  await until("the shard to begin", () => begun > 0);
+  await consumer.stop(10);
+  expect(await left()).toMatchObject({ wait: 1, active: 0, failed: 0 });
+  expect(await reports()).toEqual([]);
+  expect(await out.stat(layout.result(0))).toBeNull();
+});
+
+test("a shard that comes again while it is in work here is the same work", async () => {
+  let begun = 0;
+  const go = Promise.withResolvers<void>();
+  consume(async () => {
+    begun += 1;
+    await go.promise;
+    return { caption: "x", score: 0 };
+  });
+  await add(0);
+  consumer.start();
+  await until("the shard to begin", () => begun > 0);
+  // Redis has been emptied, and the reconciler hands the shard out again.
+  await redis.flushall();
+  await add(0);
+  await until("it to be taken again", async () => (await left()).active === 1);
+  go.resolve();
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(begun).toBe(1);
+  expect(await reports()).toHaveLength(1);
+});
