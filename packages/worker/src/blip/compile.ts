@@ -5,8 +5,8 @@
  */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { asCapfleetError, type EngineRef } from "@capfleet/shared/contract";
 import { GRAPH_VERSION } from "@capfleet/shared/models";
 import { captionGraph } from "./caption.ts";
@@ -15,6 +15,9 @@ import { CAPTION_FILE, ENGINE_FILE, type EngineFile, WEIGHTS_FILE } from "./fold
 import { encodeModel } from "./onnx/graph.ts";
 import { openCheckpoint } from "./safetensors.ts";
 import { readTokenizer } from "./tokenizer.ts";
+
+/** No compilation takes this long from one file to the next. */
+const ABANDONED_MS = 6 * 3_600 * 1_000;
 
 /** `compileEngine`, unless `outDir` holds an engine already. */
 export async function ensureEngine(checkpointDir: string, ref: EngineRef, outDir: string): Promise<void> {
@@ -50,6 +53,7 @@ export async function compileEngine(checkpointDir: string, ref: EngineRef, outDi
     writeFile(join(folder, name), data, { flush: true });
   try {
     await mkdir(folder, { recursive: true });
+    await sweep(resolve(outDir));
     await write(WEIGHTS_FILE, weights.bytes());
     await write(CAPTION_FILE, encodeModel(graph));
     for (const [name, content] of Object.entries(tokenizer)) await write(name, JSON.stringify(content));
@@ -59,5 +63,15 @@ export async function compileEngine(checkpointDir: string, ref: EngineRef, outDi
   } catch (thrown) {
     await rm(folder, { recursive: true, force: true });
     if (!isEngine(outDir)) throw asCapfleetError(thrown, "ENGINE_FAILED");
+  }
+}
+
+/** Removes what killed processes have left of this engine: a worker that dies again and again must not fill the disk. */
+async function sweep(outDir: string): Promise<void> {
+  for (const name of await readdir(dirname(outDir))) {
+    if (!name.startsWith(`${basename(outDir)}.`)) continue;
+    const folder = join(dirname(outDir), name);
+    const touched = await stat(folder).catch(() => null);
+    if (touched && Date.now() - touched.mtimeMs > ABANDONED_MS) await rm(folder, { recursive: true, force: true });
   }
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
-import { cp, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdir, open, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { compileEngine, ensureEngine, loadEngine } from "../../src/blip/index.ts";
@@ -161,6 +161,16 @@ test("what a killed process leaves behind is no engine, and does not disturb the
   expect(existsSync(folder.at("engine"))).toBe(false);
   await compileEngine(folder.at("checkpoint"), ref, folder.at("engine"));
   expect((await readdir(folder.at("engine"))).sort()).toEqual(FILES);
+});
+
+test("what was abandoned long ago is removed, what another process may be writing is not", async () => {
+  await using folder = await Folder.withCheckpoint(CASE);
+  const [abandoned, fresh, other] = ["engine.one", "engine.two", "engines.three"].map((name) => folder.at(name));
+  for (const path of [abandoned!, fresh!, other!]) await mkdir(path);
+  const yesterday = new Date(Date.now() - 24 * 3_600_000);
+  for (const path of [abandoned!, other!]) await utimes(path, yesterday, yesterday);
+  await compileEngine(folder.at("checkpoint"), ref, folder.at("engine"));
+  expect([abandoned!, fresh!, other!].map((path) => existsSync(path))).toEqual([false, true, true]);
 });
 
 test("the file of weights has every tensor where the graph says, in float32", async () => {
