@@ -57,7 +57,8 @@ export class LocalWorker {
     const started = performance.now();
     // A process group of its own, as Ctrl-C is for this process; the channel tells the worker when this process is gone.
     const child = spawn(process.execPath, [ENTRY, ...this.#arguments], {
-      env: this.#env,
+      // Set here, or the worker would start itself again to set it, and lose its channel to this process.
+      env: { MALLOC_ARENA_MAX: "2", ...this.#env },
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       detached: true,
     });
