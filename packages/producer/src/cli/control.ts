@@ -36,7 +36,7 @@ export async function status(job: string | undefined, json: boolean, context: Co
       const found = state && (await readStatus(state, context.stores, redis).catch(() => null));
       if (!state) continue;
       jobs += 1;
-      if (json) print(JSON.stringify(found ?? { id, state: "failed", out: state.out }));
+      if (json) print(JSON.stringify(found ?? { id, out: state.out, unreadable: true }));
       else
         print(found ? `${id}  ${found.task}  ${progressLine(found)}  ${found.out}` : `${id}  unreadable: ${state.out}`);
     }
