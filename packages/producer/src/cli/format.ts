@@ -25,7 +25,7 @@ export function progressLine(progress: Progress): string {
     parts.push(`${count(done)}/${count(total)} (${total === 0 ? 100 : Math.floor((100 * done) / total)}%)`);
   else parts.push(`${count(done)} done, ${count(planned)} planned so far`);
   if (failed > 0) parts.push(`${count(failed)} failed`);
-  if (progress.rate !== null && state === "running") parts.push(rate(progress.rate));
+  if (progress.rate && state === "running") parts.push(rate(progress.rate));
   if (progress.etaSeconds !== null && state === "running") parts.push(`ETA ${duration(progress.etaSeconds)}`);
   if (reason) parts.push(`${reason.code}: ${reason.message}`);
   if (waiting) parts.push(`waiting: ${waiting}`);
