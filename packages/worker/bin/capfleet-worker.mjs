@@ -6,7 +6,7 @@ import { main } from "../../../scripts/node24.mjs";
 // each core, and some for files and names.
 process.env.UV_THREADPOOL_SIZE ??= String(availableParallelism() + 4);
 
-// glibc gives each thread a heap of its own, and what is freed in one serves no other: the worker would grow for hours. It
+// glibc gives each thread a heap of its own, and what is freed in one serves no other: the worker would hold more than it uses. It
 // reads this when a process starts, so the process starts again, with the same id. (Node 20 can't; there `main` starts
 // another process anyway.)
 if (process.env.MALLOC_ARENA_MAX === undefined) {
