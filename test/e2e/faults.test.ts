@@ -6,7 +6,7 @@ import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { jobStateSchema, layout } from "@capfleet/shared/contract";
-import { connectRedis, liveWorkers, readProgress } from "@capfleet/shared/queues";
+import { connectRedis, liveWorkers, readProgress, redisPrefix } from "@capfleet/shared/queues";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import { flakyProxy } from "../support/flaky-proxy.ts";
@@ -172,15 +172,18 @@ describe("a fleet at work", () => {
     const worker = sandbox.worker(env);
     await midShard();
     expect((await capfleet(env, "pause", id)).code).toBe(0);
-    const held = await until("nothing in work", async () => {
-      const { state, done, committed } = await status();
-      return state === "paused" && done === committed ? committed : null;
-    });
-    expect(held).toBeLessThan(1_500);
+    // A shard that a worker took before it heard of the pause still commits; after that no queue holds one.
+    const queues = connectRedis(redis.url, "patient");
+    const queued = async () => (await queues.keys(`${redisPrefix()}:work.*:${id}.*`)).length;
     const commits = async () => (await Array.fromAsync(out().list({ prefix: layout.results }))).length;
-    const count = await commits();
-    expect(await until("another look", status)).toMatchObject({ state: "paused", committed: held });
-    expect(await commits()).toBe(count);
+    const held = await until("nothing in work", async () => {
+      const { state, committed } = await status();
+      return state === "paused" && (await queued()) === 0 && committed === (await commits()) * 50 ? committed : null;
+    });
+    queues.disconnect();
+    expect(held).toBeLessThan(1_500);
+    expect(await status()).toMatchObject({ state: "paused", committed: held });
+    expect(await commits()).toBe(held / 50);
 
     expect((await capfleet(env, "resume", id)).code).toBe(0);
     const watched = await capfleet(env, "watch", id);
