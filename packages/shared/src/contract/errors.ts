@@ -33,7 +33,7 @@ export const ERRORS = {
   INVALID_OPTION: {
     scope: "usage",
     retryable: false,
-    what: "An option's value is out of its range or of the wrong kind.",
+    what: "An option's value is out of its range or of the wrong kind, or the option goes with another task or option only.",
     fix: "Correct the option that the message names.",
   },
   INVALID_CONFIG: {
@@ -57,14 +57,14 @@ export const ERRORS = {
   INPUT_EMPTY: {
     scope: "usage",
     retryable: false,
-    what: "The input holds no images.",
+    what: "The input holds no images, or no records.",
     fix: "A prefix needs files ending in .jpg, .jpeg, .png, .webp, .gif, .tif, .tiff or .avif; a manifest needs lines.",
   },
   MANIFEST_INVALID: {
     scope: "usage",
     retryable: false,
-    what: "One of a manifest's first 1,000 lines is not a JSON object with an `image`.",
-    fix: 'Write one JSON object a line, such as {"id": "1", "image": "photos/1.jpg"}.',
+    what: "One of a manifest's first 1,000 lines is not a JSON object with what the task needs: an `image`, and the text column's text.",
+    fix: 'Write one JSON object a line, such as {"id": "1", "image": "photos/1.jpg", "question": "what is this?"}.',
   },
   OUTPUT_IN_USE: {
     scope: "usage",
@@ -81,8 +81,14 @@ export const ERRORS = {
   MODEL_NOT_FOUND: {
     scope: "usage",
     retryable: false,
-    what: "No model of that name is known, and no checkpoint folder is there.",
-    fix: "Name a bundled model, one that a worker has registered, or a folder with config.json and weights.",
+    what: "No model of that name is known, and no checkpoint is there.",
+    fix: "Name a bundled model, one that a worker has registered, a hub model (owner/name), or a folder or s3:// prefix with config.json and weights.",
+  },
+  HUB_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "The hub has no such model, or the model no such revision.",
+    fix: "Compare the name with the model's page; HF_ENDPOINT says which hub is asked.",
   },
   MODEL_INVALID: {
     scope: "usage",
@@ -93,8 +99,8 @@ export const ERRORS = {
   MODEL_UNSUPPORTED: {
     scope: "usage",
     retryable: false,
-    what: "The checkpoint's architecture is not one that capfleet runs.",
-    fix: "Use a BLIP checkpoint whose architecture the message lists as supported.",
+    what: "The checkpoint's architecture, or the form of its files, is not one that capfleet runs.",
+    fix: "Use a BLIP checkpoint whose architecture the message lists as supported, or convert the file as it says.",
   },
   TASK_UNSUPPORTED: {
     scope: "usage",
@@ -133,6 +139,36 @@ export const ERRORS = {
     retryable: false,
     what: "Redis answers but can't be used as it is: too old, or it may evict keys.",
     fix: "Use Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.",
+  },
+  HUB_UNREACHABLE: {
+    scope: "system",
+    retryable: true,
+    what: "The Hugging Face hub does not answer, or answers with an error of its own, and the model is not in the cache.",
+    fix: "Check the network and HF_ENDPOINT; or take a folder or s3:// prefix with the checkpoint. What has arrived is kept.",
+  },
+  HUB_ACCESS_DENIED: {
+    scope: "system",
+    retryable: false,
+    what: "The hub does not let this machine have the model: it is private or gated, or there is no such model.",
+    fix: "Check the name, accept the model's terms on its page, and set HF_TOKEN to a token that may read it.",
+  },
+  DOWNLOAD_CORRUPT: {
+    scope: "system",
+    retryable: true,
+    what: "A downloaded file has, twice, not the size or the checksum that its source gives for it. It was thrown away.",
+    fix: "Try again; if it stays so, a proxy changes what passes it, or the file is damaged where it comes from.",
+  },
+  DISK_FULL: {
+    scope: "system",
+    retryable: false,
+    what: "There is no space left, or no quota, for a checkpoint or a compiled engine.",
+    fix: "Make room in the folder that the message names, or set CAPFLEET_CACHE to a folder on a larger disk.",
+  },
+  VERIFY_FAILED: {
+    scope: "system",
+    retryable: false,
+    what: "An engine's answers are further from a golden file's than the tolerance allows.",
+    fix: "See the rows that the command lists; docs/models.md says what each precision is expected to keep.",
   },
   STORE_ACCESS_DENIED: {
     scope: "shard",
@@ -179,8 +215,14 @@ export const ERRORS = {
   SOURCE_CHANGED: {
     scope: "system",
     retryable: false,
-    what: "The manifest changed while the job was being planned, so it can't be resumed from the middle.",
-    fix: "Submit a new job for the new manifest, with an output of its own.",
+    what: "A manifest changed while its job was being planned, or a checkpoint while it was being copied.",
+    fix: "Submit a new job for the new manifest, with an output of its own; for a checkpoint, try again.",
+  },
+  DEVICE_UNAVAILABLE: {
+    scope: "system",
+    retryable: false,
+    what: "The device that was asked for can't be used: no such GPU, or its driver or ONNX Runtime's provider is missing.",
+    fix: "Install the NVIDIA driver, CUDA and ONNX Runtime's CUDA provider (docs/models.md), or use --device cpu.",
   },
   ENGINE_FAILED: {
     scope: "shard",
@@ -256,6 +298,18 @@ export const ERRORS = {
     retryable: false,
     what: "The manifest's line is not a JSON object with an `image`.",
     fix: "Correct the line.",
+  },
+  TEXT_MISSING: {
+    scope: "row",
+    retryable: false,
+    what: "The manifest's line has nothing in the column that the job takes its questions or texts from.",
+    fix: "Give the line a text there, or a list of texts.",
+  },
+  TEXT_INVALID: {
+    scope: "row",
+    retryable: false,
+    what: "What the manifest's line has in the text column is neither a text nor a list of 1 to 1,000 texts.",
+    fix: 'Write a text, such as "is there a dog?", or a list of texts, none of them empty.',
   },
   INFERENCE_FAILED: {
     scope: "row",

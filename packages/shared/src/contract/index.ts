@@ -2,3 +2,4 @@ export * from "./errors.ts";
 export * from "./job.ts";
 export * from "./layout.ts";
 export * from "./record.ts";
+export * from "./task.ts";

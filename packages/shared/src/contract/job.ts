@@ -1,5 +1,7 @@
 /** What a job is: the spec that a user submits, and the objects that keep it. */
 import * as z from "zod";
+import type { ResultRow } from "./record.ts";
+import { taskSchema, taskSpecSchema } from "./task.ts";
 
 /** Raised when the meaning of an object that capfleet writes changes. */
 export const SCHEMA_VERSION = 1;
@@ -11,12 +13,11 @@ export const MAX_SHARD_SIZE = 10_000;
 /** Shards whose sums stand in one `rollups/` object. */
 export const ROLLUP_SHARDS = 1000;
 
-/** Tasks that this version runs. */
-export const TASKS = ["caption"] as const;
-export const taskSchema = z.enum(TASKS);
-export type Task = z.infer<typeof taskSchema>;
-
-export const PRECISIONS = ["fp32"] as const;
+/**
+ * How an engine computes: all in float32; weights and activations in float16; or weights in 8 bits, with the activations
+ * of each linear layer rounded to 8 bits on their way in.
+ */
+export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
 export const precisionSchema = z.enum(PRECISIONS);
 export type Precision = z.infer<typeof precisionSchema>;
 
@@ -29,20 +30,15 @@ export const engineRefSchema = z.object({
 });
 export type EngineRef = z.infer<typeof engineRefSchema>;
 
-/** How captions are decoded. */
-export const decodingSchema = z.object({ maxNewTokens: z.number().int().min(1).max(512) });
-export type Decoding = z.infer<typeof decodingSchema>;
-
 /** `normal` jobs get nine tenths of a busy fleet, `bulk` jobs the rest. */
 export const LANE_WEIGHTS = { normal: 9, bulk: 1 } as const;
 export const laneSchema = z.enum(["normal", "bulk"]);
 export type Lane = z.infer<typeof laneSchema>;
 
 export const jobSpecSchema = z.object({
-  task: taskSchema,
+  task: taskSpecSchema,
   engine: engineRefSchema,
   input: z.object({ kind: z.enum(["prefix", "manifest"]), uri: z.string() }),
-  decoding: decodingSchema,
   limit: z.number().int().min(1).nullable(),
   /** Records per shard; null: 512, fewer in a small job. */
   shardSize: z.number().int().min(1).max(MAX_SHARD_SIZE).nullable(),
@@ -87,10 +83,11 @@ export type JobState = z.infer<typeof jobStateSchema>;
 export const planSchema = z.object({ shards: z.number().int(), records: z.number().int(), seconds: z.number() });
 export type Plan = z.infer<typeof planSchema>;
 
-/** Counts of committed rows; `errors` by code. */
+/** Counts of committed rows; `errors` by code, `warned` those with warnings. */
 export const sumsSchema = z.object({
   rows: z.number().int(),
   failed: z.number().int(),
+  warned: z.number().int().default(0),
   errors: z.record(z.string(), z.number().int()),
 });
 export type Sums = z.infer<typeof sumsSchema>;
@@ -120,6 +117,18 @@ export type Summary = z.infer<typeof summarySchema>;
 export const addSums = (a: Sums, b: Sums): Sums => {
   const errors = { ...a.errors };
   for (const [code, n] of Object.entries(b.errors)) errors[code] = (errors[code] ?? 0) + n;
-  return { rows: a.rows + b.rows, failed: a.failed + b.failed, errors };
+  return { rows: a.rows + b.rows, failed: a.failed + b.failed, warned: a.warned + b.warned, errors };
 };
-export const NO_SUMS: Sums = { rows: 0, failed: 0, errors: {} };
+export const NO_SUMS: Sums = { rows: 0, failed: 0, warned: 0, errors: {} };
+
+export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings">>): Sums {
+  const sums: Sums = { ...NO_SUMS, errors: {} };
+  for (const { error, warnings } of rows) {
+    sums.rows += 1;
+    if (warnings) sums.warned += 1;
+    if (!error) continue;
+    sums.failed += 1;
+    sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;
+  }
+  return sums;
+}

@@ -10,11 +10,14 @@ export type RowError = z.infer<typeof rowErrorSchema>;
 
 /**
  * One input row. `id` is the source's own; `image` an absolute URI (`s3://bucket/key`, the key as it is, or
- * `file:///path`, percent-encoded), or null where the source's line was not a record: then `error` says why.
+ * `file:///path`, percent-encoded), or null where the source's line was not a record (then `error` says why) or has no
+ * image because the task needs none.
  */
 export const recordSchema = z.object({
   id: z.string(),
   image: z.string().nullable(),
+  /** What the task's column held: questions, or texts to compare with the image. Absent where the job gives them. */
+  texts: z.array(z.string()).optional(),
   error: rowErrorSchema.optional(),
 });
 export type InputRecord = z.infer<typeof recordSchema>;
@@ -40,10 +43,28 @@ export type ShardEnd = z.infer<typeof shardEndSchema>;
 export const resultRowSchema = z.object({
   id: z.string(),
   image: z.string().nullable(),
-  /** caption: the text. */
+  /** caption: the text, the best one of several. */
   caption: z.string().optional(),
-  /** caption: mean natural-log probability of the caption's tokens, the end token included; at most 0. */
+  /** caption, vqa: mean natural-log probability of the text's tokens, the end token included; at most 0. */
   score: z.number().optional(),
+  /** caption: where several were asked for, all of them, the best first (as drawn, where they are samples). */
+  captions: z.array(z.object({ text: z.string(), score: z.number() })).optional(),
+  /** vqa: the answer to the only question. */
+  answer: z.string().optional(),
+  /** vqa: where the record has several questions, one answer each. */
+  answers: z.array(z.object({ question: z.string(), answer: z.string(), score: z.number() })).optional(),
+  /** itm: the probability that the only text matches. */
+  itm: z.number().optional(),
+  /** itc: cosine similarity of image and only text, -1 to 1. */
+  itc: z.number().optional(),
+  /** itm, itc: where the record has several texts, each one's probability or similarity. */
+  scores: z.array(z.number()).optional(),
+  /** embed: a vector of length 1. */
+  embedding: z.array(z.number()).optional(),
+  /** embed: where the record has several texts, one vector each. */
+  embeddings: z.array(z.array(z.number())).optional(),
+  /** What was done to the record that its owner should know, such as a text that was cut. */
+  warnings: z.array(z.string()).optional(),
   error: rowErrorSchema.optional(),
 });
 export type ResultRow = z.infer<typeof resultRowSchema>;

@@ -1,10 +1,15 @@
-/** The parts that BLIP's vision and text transformers are made of, each written once. */
-import { float, type Graph, int, ints, type Value } from "./onnx/graph.ts";
+/** The parts that BLIP's vision and text transformers are made of, each written once for all precisions. */
+import { dataType, float, type Graph, int, ints, type Value } from "./onnx/graph.ts";
+import type { DataType } from "./onnx/schema.ts";
 import type { Weights } from "./weights.ts";
 
-/** A linear layer: `weight` [out, in] as in the checkpoint, `bias` [out]. */
+/** A linear layer, x·Wᵀ + b. */
 export interface Linear {
-  weight: Value;
+  inputs: number;
+  outputs: number;
+  /** [outputs, inputs] as in the checkpoint; or rounded to 8 bits, in blocks along the inputs with a scale each. */
+  weight: { plain: Value } | { rounded: Value; scales: Value; block: number };
+  /** [outputs]. */
   bias: Value;
 }
 
@@ -14,15 +19,32 @@ export interface Norm {
   epsilon: number;
 }
 
-/** Keys and values, each [batch, heads, positions, head size]. */
+/** Keys and values, each [groups, heads, positions, head size], of what a group's queries look at. */
 export interface Memory {
   keys: Value;
   values: Value;
 }
 
 export const linearOf = (weights: Weights, inputs: number, outputs: number): Linear => ({
-  weight: weights.tensor("weight", [outputs, inputs]),
+  inputs,
+  outputs,
+  weight: weights.matrix(["weight"], outputs, inputs),
   bias: weights.tensor("bias", [outputs]),
+});
+
+/** Several layers on the same input as one, their outputs one after the other. */
+export const stackedLinear = (weights: Weights, names: readonly string[], inputs: number, outputs: number): Linear => ({
+  inputs,
+  outputs: names.length * outputs,
+  weight: weights.matrix(
+    names.map((name) => `${name}.weight`),
+    outputs,
+    inputs,
+  ),
+  bias: weights.stacked(
+    names.map((name) => `${name}.bias`),
+    [outputs],
+  ),
 });
 
 export const normOf = (weights: Weights, width: number, epsilon: number): Norm => ({
@@ -31,9 +53,20 @@ export const normOf = (weights: Weights, width: number, epsilon: number): Norm =
   epsilon,
 });
 
+/** Asks MatMulNBits to round activations to 8 bits too: integer products, with a scale per row and block. */
+const INT8_ACTIVATIONS = 4;
+
 /** x·Wᵀ without the bias, for ops that add the bias themselves. */
-const product = (graph: Graph, x: Value, { weight }: Linear): Value =>
-  graph.op("FusedMatMul", [x, weight], { transB: int(1) });
+function product(graph: Graph, x: Value, { inputs, outputs, weight }: Linear): Value {
+  if ("plain" in weight) return graph.op("FusedMatMul", [x, weight.plain], { transB: int(1) });
+  return graph.op("MatMulNBits", [x, weight.rounded, weight.scales], {
+    K: int(inputs),
+    N: int(outputs),
+    bits: int(8),
+    block_size: int(weight.block),
+    accuracy_level: int(INT8_ACTIVATIONS),
+  });
+}
 
 export const linear = (graph: Graph, x: Value, layer: Linear): Value =>
   graph.op("Add", [product(graph, x, layer), layer.bias]);
@@ -43,6 +76,11 @@ export const layerNorm = (graph: Graph, x: Value, { weight, bias, epsilon }: Nor
 
 /** residual + layer(x) as `sum`, and its LayerNorm as `normed`: the end of every block of both transformers. */
 export function addAndNorm(graph: Graph, x: Value, layer: Linear, residual: Value, norm: Norm) {
+  if (graph.real === "float16") {
+    // CUDA's SkipLayerNormalization adds up in float16; LayerNormalization adds up in float32.
+    const sum = graph.op("Add", [linear(graph, x, layer), residual]);
+    return { normed: layerNorm(graph, sum, norm), sum };
+  }
   const inputs = [product(graph, x, layer), residual, norm.weight, norm.bias, layer.bias];
   // Outputs 1 and 2 are for training.
   const [normed, sum] = graph.ops("SkipLayerNormalization", inputs, [0, 3], { epsilon: float(norm.epsilon) });
@@ -53,13 +91,23 @@ export function addAndNorm(graph: Graph, x: Value, layer: Linear, residual: Valu
 export const linearGelu = (graph: Graph, x: Value, layer: Linear): Value =>
   graph.op("BiasGelu", [product(graph, x, layer), layer.bias]);
 
-/** Every position attends to every position. x and the result: [batch, positions, width]; `qkv`: rows of Q, K, V. */
-export function selfAttention(graph: Graph, x: Value, qkv: Linear, heads: number): Value {
+/**
+ * Positions of the same row look at each other: all of them, or (`causal`) those before and themselves. `mask`: int32
+ * [rows, positions], 0 for positions that nobody looks at. x and the result: [rows, positions, width]; `qkv`: Q, K, V.
+ */
+export function selfAttention(
+  graph: Graph,
+  x: Value,
+  qkv: Linear,
+  heads: number,
+  { mask = null, causal = false }: { mask?: Value | null; causal?: boolean } = {},
+): Value {
   const parts = graph.ops("Split", [product(graph, x, qkv)], [0, 1, 2], { axis: int(-1) });
-  return graph.op("MultiHeadAttention", [...parts, qkv.bias], { num_heads: int(heads) });
+  const attributes = { num_heads: int(heads), unidirectional: int(causal ? 1 : 0) };
+  return graph.op("MultiHeadAttention", [...parts, qkv.bias, mask], attributes);
 }
 
-/** One more position, [batch, 1, width], attends to itself and to those in `past`; `present` has it added. */
+/** One more position, [rows, 1, width], looks at itself and at those in `past`; `present` has it added. */
 export function cachedSelfAttention(graph: Graph, x: Value, qkv: Linear, heads: number, past: Memory) {
   const parts = graph.ops("Split", [product(graph, x, qkv)], [0, 1, 2], { axis: int(-1) });
   const inputs = [...parts, qkv.bias, null, null, past.keys, past.values];
@@ -67,9 +115,24 @@ export function cachedSelfAttention(graph: Graph, x: Value, qkv: Linear, heads: 
   return { context: context!, present: { keys: keys!, values: values! } satisfies Memory };
 }
 
-/** Every position of x attends to every position of `memory`. */
-export const crossAttention = (graph: Graph, x: Value, query: Linear, heads: number, memory: Memory): Value =>
-  graph.op("MultiHeadAttention", [linear(graph, x, query), memory.keys, memory.values], { num_heads: int(heads) });
+/**
+ * Every position of x, [rows, positions, width], looks at the memory of its row's group. The rows of a group follow
+ * each other, and are folded into one row of queries, so that the memory is there once for all of them. `groups`: int64
+ * [1], their number; `mask`: int32 [groups, memory's positions].
+ */
+export function crossAttention(
+  graph: Graph,
+  x: Value,
+  query: Linear,
+  heads: number,
+  { memory, groups, mask }: { memory: Memory; groups: Value; mask: Value | null },
+): Value {
+  const shape = graph.op("Shape", [x]);
+  const folded = graph.op("Concat", [groups, graph.int64([-1, query.outputs])], { axis: int(0) });
+  const queries = graph.op("Reshape", [linear(graph, x, query), folded]);
+  const inputs = [queries, memory.keys, memory.values, null, mask];
+  return graph.op("Reshape", [graph.op("MultiHeadAttention", inputs, { num_heads: int(heads) }), shape]);
+}
 
 /** x, [batch, positions, width], as keys or values: [batch, heads, positions, width of the layer / heads]. */
 export function splitHeads(graph: Graph, x: Value, layer: Linear, heads: number): Value {
@@ -77,3 +140,17 @@ export function splitHeads(graph: Graph, x: Value, layer: Linear, heads: number)
   const split = graph.op("Reshape", [linear(graph, x, layer), shape]);
   return graph.op("Transpose", [split], { perm: ints(0, 2, 1, 3) });
 }
+
+/** The first position of each row, [rows, positions, width] to [rows, width]. */
+export const firstPosition = (graph: Graph, x: Value): Value =>
+  graph.op("Gather", [x, graph.int64(0)], { axis: int(1) });
+
+/** x, [rows, width], scaled to length 1, float32; as torch's `normalize`, zeros stay zeros. */
+export function normalize(graph: Graph, x: Value): Value {
+  const wide = graph.toFloat32(x);
+  const length = graph.op("ReduceL2", [wide], { axes: ints(-1), keepdims: int(1) });
+  return graph.op("Div", [wide, graph.op("Max", [length, graph.float32([1e-12], [])])]);
+}
+
+/** x as another type. */
+export const cast = (graph: Graph, x: Value, type: DataType): Value => graph.op("Cast", [x], { to: dataType(type) });

@@ -1,5 +1,5 @@
 /**
- * Makes an engine of a checkpoint: a folder with the graph, the weights, the tokenizer and, in engine.json, what the
+ * Makes an engine of a checkpoint: a folder with the graphs, the weights, the tokenizer and, in engine.json, what the
  * worker needs to know. A folder appears whole or not at all: it is written under another name and then renamed. Several
  * processes may compile the same engine at once; the first to finish wins, the others drop theirs.
  */
@@ -9,12 +9,13 @@ import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { asCapfleetError, type EngineRef } from "@capfleet/shared/contract";
 import { GRAPH_VERSION } from "@capfleet/shared/models";
-import { captionGraph } from "./caption.ts";
+import { openCheckpoint } from "./checkpoint/index.ts";
 import { readConfig } from "./config.ts";
-import { CAPTION_FILE, ENGINE_FILE, type EngineFile, WEIGHTS_FILE } from "./folder.ts";
+import { ENGINE_FILE, type EngineFile, graphFile, WEIGHTS_FILE } from "./folder.ts";
+import { buildGraphs } from "./graphs.ts";
 import { encodeModel } from "./onnx/graph.ts";
-import { openCheckpoint } from "./safetensors.ts";
-import { readTokenizer } from "./tokenizer.ts";
+import { checkVocabulary, readTokenizer } from "./tokenizer.ts";
+import { WeightsFile } from "./weights.ts";
 
 /** No compilation takes this long from one file to the next. */
 const ABANDONED_MS = 6 * 3_600 * 1_000;
@@ -36,15 +37,17 @@ const isEngine = (folder: string) => existsSync(join(folder, ENGINE_FILE));
 export async function compileEngine(checkpointDir: string, ref: EngineRef, outDir: string): Promise<void> {
   const config = await readConfig(checkpointDir);
   const tokenizer = await readTokenizer(checkpointDir);
-  const { graph, weights } = captionGraph(config, await openCheckpoint(checkpointDir));
+  checkVocabulary(checkpointDir, tokenizer, config.text);
+  const weights = new WeightsFile(await openCheckpoint(checkpointDir), ref.precision);
+  const graphs = buildGraphs(config, weights);
   const { tasks, text, vision } = config;
   const engine: EngineFile = {
     graph: GRAPH_VERSION,
     ref,
     tasks: [...tasks],
+    weights: weights.size,
     size: vision.size,
-    maxNewTokens: text.positions,
-    end: text.end,
+    text: { positions: text.positions, vocabulary: text.vocabulary, start: text.start, end: text.end },
   };
 
   const folder = `${resolve(outDir)}.${randomUUID()}`;
@@ -55,7 +58,7 @@ export async function compileEngine(checkpointDir: string, ref: EngineRef, outDi
     await mkdir(folder, { recursive: true });
     await sweep(resolve(outDir));
     await write(WEIGHTS_FILE, weights.bytes());
-    await write(CAPTION_FILE, encodeModel(graph));
+    for (const [name, graph] of graphs) await write(graphFile(name), encodeModel(graph));
     for (const [name, content] of Object.entries(tokenizer)) await write(name, JSON.stringify(content));
     await write(ENGINE_FILE, JSON.stringify(engine, null, 2));
     // Fails where another process has been faster: a folder that is not empty can't be replaced.

@@ -45,10 +45,13 @@ export interface Preprocessing {
 }
 
 export interface ModelConfig {
+  architecture: string;
   tasks: readonly Task[];
   vision: VisionConfig;
   text: TextConfig;
   preprocessing: Preprocessing;
+  /** Of the space in which images and texts are compared; matters to BlipForImageTextRetrieval only. */
+  dimensions: number;
 }
 
 const size = z.number().int().min(1);
@@ -57,6 +60,7 @@ const activation = z.string().default("gelu");
 
 const configSchema = z.object({
   architectures: z.array(z.string()).min(1),
+  image_text_hidden_size: size.default(256),
   vision_config: z
     .object({
       hidden_size: size.default(768),
@@ -108,21 +112,20 @@ const BICUBIC = 3;
  */
 export async function readConfig(folder: string): Promise<ModelConfig> {
   const file = join(folder, "config.json");
-  const { architectures, vision_config, text_config } = await readJson(file, configSchema);
-  const tasks = tasksOf(architectures[0]!, file);
+  const { architectures, vision_config, text_config, ...more } = await readJson(file, configSchema);
+  const architecture = architectures[0]!;
+  const tasks = tasksOf(architecture, file);
   const vision = visionConfig(vision_config, `${file}: vision_config`);
   const text = textConfig(text_config, `${file}: text_config`);
-  return { tasks, vision, text, preprocessing: await readPreprocessing(folder, vision.size) };
+  const preprocessing = await readPreprocessing(folder, vision.size);
+  return { architecture, tasks, vision, text, preprocessing, dimensions: more.image_text_hidden_size };
 }
 
 function tasksOf(architecture: string, file: string): readonly Task[] {
   const tasks = ARCHITECTURES[architecture];
-  if (tasks && tasks.length > 0) return tasks;
-  const supported = Object.entries(ARCHITECTURES)
-    .filter(([, tasks]) => tasks.length > 0)
-    .map(([name, tasks]) => `${name} (${tasks.join(", ")})`);
-  const why = tasks ? "has no task in this version" : "is not known";
-  const message = `${file}: architecture ${architecture} ${why}; supported: ${supported.join(", ")}`;
+  if (tasks) return tasks;
+  const supported = Object.entries(ARCHITECTURES).map(([name, tasks]) => `${name} (${tasks.join(", ")})`);
+  const message = `${file}: architecture ${architecture} is not known; supported: ${supported.join(", ")}`;
   throw new CapfleetError("MODEL_UNSUPPORTED", message);
 }
 

@@ -1,92 +1,88 @@
 /** A compiled BLIP engine, loaded on a device. */
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { asCapfleetError, CapfleetError, type Decoding } from "@capfleet/shared/contract";
-import { InferenceSession, Tensor } from "onnxruntime-node";
-import type { CaptionOutput, Engine, EngineInfo } from "../engine/engine.ts";
-import { CAPTION_FILE, ENGINE_FILE, type EngineFile, engineFileSchema } from "./folder.ts";
+import { CapfleetError, needsImage, type TaskSpec } from "@capfleet/shared/contract";
+import { Tensor } from "onnxruntime-node";
+import type { Engine, EngineInfo, Item, Output } from "../engine/engine.ts";
+import { ENGINE_FILE, type EngineFile, engineFileSchema, WEIGHTS_FILE } from "./folder.ts";
 import { readJson } from "./json.ts";
+import { engineFailed, type SessionSettings, Sessions, type Tensors } from "./sessions.ts";
+import { caption } from "./tasks/caption.ts";
+import { embedImages, embedTexts, itc, itm } from "./tasks/compare.ts";
+import type { Model } from "./tasks/model.ts";
+import { vqa } from "./tasks/vqa.ts";
+import { concat } from "./tensors.ts";
 import { Texts } from "./tokenizer.ts";
 
+/** Images that are labelled together: on a CPU the token loop gains nothing from more; see docs/performance.md. */
+const BATCH = 8;
+/** Images that go through the vision encoder together. On a CPU one alone is fastest: it stays in the caches. */
+const VISION_BATCH = { cpu: 1, cuda: BATCH };
+
 /**
- * On a CPU a batch takes time in proportion to its size, so every size is as good as any: no batch need be padded. Above
- * 8 images only memory grows, not speed (BLIP-base, fp32, 2 cores: 1.02, 1.14, 1.27, 1.27, 1.27 images/s at 1, 2, 4, 8,
- * 16 images).
+ * Loads the engine in `engineDir`. Throws ENGINE_FAILED; DEVICE_UNAVAILABLE where the device can't be had;
+ * INVALID_OPTION where there is no device of that name.
  */
-const BATCH_SIZES = [1, 2, 3, 4, 5, 6, 7, 8];
-
-const SESSION_OPTIONS = {
-  // The runtime's own threads wait for their next piece of work by spinning, which makes a small model a fifth faster;
-  // they stop at a run's end, since between runs the cores are for decoding images.
-  extra: { session: { force_spinning_stop: "1" } },
-  logSeverityLevel: 3,
-} satisfies InferenceSession.SessionOptions;
-
-/** Loads the engine in `engineDir`; one operator uses up to `threads` threads. Throws ENGINE_FAILED. */
-export async function loadEngine(engineDir: string, { threads }: { threads: number }): Promise<Engine> {
-  try {
-    const file = await readJson(join(engineDir, ENGINE_FILE), engineFileSchema);
-    const texts = await Texts.load(engineDir);
-    const options = { ...SESSION_OPTIONS, intraOpNumThreads: threads };
-    const session = await InferenceSession.create(join(engineDir, CAPTION_FILE), options);
-    return new BlipEngine(file, texts, session);
-  } catch (thrown) {
+export async function loadEngine(engineDir: string, settings: SessionSettings): Promise<Engine> {
+  const file = await readEngine(engineDir).catch((thrown: unknown) => {
     throw engineFailed(`the engine in ${engineDir} can't be loaded`, thrown);
-  }
+  });
+  const texts = await Texts.load(engineDir);
+  const sessions = await Sessions.open(engineDir, settings);
+  return new BlipEngine({ file, sessions, texts }, settings.device === "cpu" ? VISION_BATCH.cpu : VISION_BATCH.cuda);
+}
+
+async function readEngine(engineDir: string): Promise<EngineFile> {
+  const file = await readJson(join(engineDir, ENGINE_FILE), engineFileSchema);
+  const { size } = await stat(join(engineDir, WEIGHTS_FILE));
+  if (size === file.weights) return file;
+  throw new CapfleetError("ENGINE_FAILED", `${WEIGHTS_FILE} has ${size} bytes, expected ${file.weights}`);
 }
 
 class BlipEngine implements Engine {
   readonly info: EngineInfo;
-  readonly #file: EngineFile;
-  readonly #texts: Texts;
-  readonly #session: InferenceSession;
+  readonly #model: Model;
+  readonly #visionBatch: number;
 
-  constructor(file: EngineFile, texts: Texts, session: InferenceSession) {
-    const image = { width: file.size, height: file.size };
-    this.info = { ref: file.ref, tasks: file.tasks, image, batchSizes: BATCH_SIZES };
-    this.#file = file;
-    this.#texts = texts;
-    this.#session = session;
+  constructor(model: Model, visionBatch: number) {
+    const { ref, tasks, size } = model.file;
+    this.info = { ref, tasks, image: { width: size, height: size }, batch: BATCH };
+    this.#model = model;
+    this.#visionBatch = visionBatch;
   }
 
-  /** Throws ENGINE_FAILED; INVALID_OPTION where the model can't make that many tokens. */
-  async caption(pixels: Uint8Array, batch: number, { maxNewTokens }: Decoding): Promise<CaptionOutput[]> {
-    const { end, maxNewTokens: most, ref } = this.#file;
-    if (maxNewTokens > most) {
-      throw new CapfleetError("INVALID_OPTION", `${maxNewTokens} new tokens: ${ref.model} can make ${most} at most`);
-    }
-    const outputs = await this.#run(pixels, batch, maxNewTokens);
-    const ids = Array.from(outputs.ids!.data as BigInt64Array, Number);
-    const scores = outputs.scores!.data as Float32Array;
-    const tokens = ids.length / batch;
-    return Array.from({ length: batch }, (_, i) => {
-      const row = ids.slice(i * tokens, (i + 1) * tokens);
-      const endAt = row.indexOf(end);
-      const own = endAt < 0 ? row : row.slice(0, endAt + 1);
-      const score = scores[i]!;
-      if (!Number.isFinite(score))
-        throw new CapfleetError("ENGINE_FAILED", `${ref.model} computed a score of ${score}`);
-      return { ids: own, text: this.#texts.decode(own), score };
-    });
+  async label(task: TaskSpec, items: readonly Item[], pixels: Uint8Array): Promise<Output[]> {
+    const model = this.#model;
+    const { ref, tasks } = model.file;
+    if (!tasks.includes(task.name)) throw new CapfleetError("TASK_UNSUPPORTED", `${ref.model} can't do "${task.name}"`);
+    if (!needsImage(task)) return embedTexts(model, items);
+    const { states, embedding } = await this.#encode(pixels, items.length);
+    if (task.name === "caption") return caption(model, task, items, states!);
+    if (task.name === "vqa") return vqa(model, task, items, states!);
+    if (task.name === "itm") return itm(model, items, states!);
+    return task.name === "itc" ? itc(model, items, embedding!) : embedImages(embedding!);
   }
 
   async release(): Promise<void> {
-    await this.#session.release();
+    await this.#model.sessions.release();
   }
 
-  async #run(pixels: Uint8Array, batch: number, maxNewTokens: number): Promise<InferenceSession.ReturnType> {
-    const { size, ref } = this.#file;
-    try {
-      return await this.#session.run({
-        pixels: new Tensor("uint8", pixels, [batch, size, size, 3]),
-        max_new_tokens: new Tensor("int64", BigInt64Array.of(BigInt(maxNewTokens)), []),
-      });
-    } catch (thrown) {
-      throw engineFailed(`${ref.model} failed on a batch of ${batch}`, thrown);
+  /** Each image goes through the vision encoder once, whatever is asked of it. */
+  async #encode(pixels: Uint8Array, count: number): Promise<Tensors> {
+    const { file, sessions } = this.#model;
+    const bytes = file.size * file.size * 3;
+    if (pixels.length !== count * bytes) {
+      throw new CapfleetError("ENGINE_FAILED", `${pixels.length} bytes of pixels, expected ${count} × ${bytes}`);
     }
+    const parts: Tensors[] = [];
+    for (let first = 0; first < count; first += this.#visionBatch) {
+      const images = Math.min(this.#visionBatch, count - first);
+      const part = pixels.subarray(first * bytes, (first + images) * bytes);
+      parts.push(
+        await sessions.run("vision", { pixels: new Tensor("uint8", part, [images, file.size, file.size, 3]) }),
+      );
+    }
+    const names = Object.keys(parts[0]!);
+    return Object.fromEntries(names.map((name) => [name, concat(parts.map((part) => part[name]!))]));
   }
-}
-
-function engineFailed(what: string, thrown: unknown): CapfleetError {
-  const { message } = asCapfleetError(thrown);
-  return new CapfleetError("ENGINE_FAILED", `${what}: ${message}`, { cause: thrown });
 }

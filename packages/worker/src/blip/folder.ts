@@ -2,10 +2,11 @@
 import { engineRefSchema, taskSchema } from "@capfleet/shared/contract";
 import { GRAPH_VERSION } from "@capfleet/shared/models";
 import * as z from "zod";
+import type { GraphName } from "./graphs.ts";
 
 export const ENGINE_FILE = "engine.json";
-export const CAPTION_FILE = "caption.onnx";
-/** The tensors that the graph refers to. ONNX wants them beside it. */
+export const graphFile = (name: GraphName) => `${name}.onnx`;
+/** The tensors that the graphs refer to. ONNX wants them beside them. */
 export const WEIGHTS_FILE = "weights.bin";
 
 /** engine.json. */
@@ -13,11 +14,17 @@ export const engineFileSchema = z.object({
   graph: z.literal(GRAPH_VERSION),
   ref: engineRefSchema,
   tasks: z.array(taskSchema),
+  /** Size of the file of weights, in bytes. */
+  weights: z.number().int(),
   /** Width and height of the images, in pixels. */
   size: z.number().int(),
-  /** The most new tokens that a caption can have. */
-  maxNewTokens: z.number().int(),
-  /** The token id that ends a caption. */
-  end: z.number().int(),
+  text: z.object({
+    /** The most tokens that a text can have. */
+    positions: z.number().int(),
+    vocabulary: z.number().int(),
+    /** Token ids: what a text that the model makes starts and ends with. */
+    start: z.number().int(),
+    end: z.number().int(),
+  }),
 });
 export type EngineFile = z.infer<typeof engineFileSchema>;

@@ -1,7 +1,10 @@
 /** Reads a checkpoint's JSON files, checked against a schema. Errors name the file and the field. */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { CapfleetError } from "@capfleet/shared/contract";
 import type * as z from "zod";
+
+/** Bytes. The largest of these files are tokenizers: 1 MB for BLIP, 5 MB for the 120,000 words of multilingual BERT. */
+const MAX_TEXT = 8 << 20;
 
 /** Throws MODEL_INVALID: missing, not JSON, or not what the schema says. */
 export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T> {
@@ -26,10 +29,14 @@ export async function readOptionalJson<T>(file: string, schema: z.ZodType<T>): P
   throw new CapfleetError("MODEL_INVALID", `${file}: ${path.length > 0 ? `${path.join(".")}: ` : ""}${message}`);
 }
 
-/** Null where there is no such file. Throws MODEL_INVALID. */
+/** Null where there is no such file. Throws MODEL_INVALID: it can't be read, or is too large to be what it should be. */
 export async function readOptionalText(file: string): Promise<string | null> {
-  return readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return null;
-    throw new CapfleetError("MODEL_INVALID", `${file} can't be read: ${cause.message}`, { cause });
-  });
+  try {
+    const { size } = await stat(file);
+    if (size <= MAX_TEXT) return await readFile(file, "utf8");
+    throw new Error(`it has ${size} bytes, at most ${MAX_TEXT} are read`);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw new CapfleetError("MODEL_INVALID", `${file} can't be read: ${(cause as Error).message}`, { cause });
+  }
 }

@@ -1,69 +1,134 @@
-/** BLIP's text transformer as a decoder: one token at a time, looking at an image. */
+/** BLIP's text transformer: as an encoder of whole texts, and as a decoder that makes a text token by token. */
 import {
   addAndNorm,
   cachedSelfAttention,
   crossAttention,
+  type Linear,
   layerNorm,
   linear,
   linearGelu,
   linearOf,
   type Memory,
   normOf,
+  selfAttention,
   splitHeads,
+  stackedLinear,
 } from "./blocks.ts";
 import type { TextConfig } from "./config.ts";
-import type { Graph, Value } from "./onnx/graph.ts";
+import { type Graph, int, type Value } from "./onnx/graph.ts";
 import type { Weights } from "./weights.ts";
 
-/** The image, [batch, positions, imageWidth], as each layer's keys and values: computed once, used at every token. */
-export function imageMemory(graph: Graph, weights: Weights, config: TextConfig, imageWidth: number, image: Value) {
-  return Array.from({ length: config.layers }, (_, i): Memory => {
-    const attention = weights.at(`bert.encoder.layer.${i}.crossattention.self`);
-    const heads = (name: string) =>
-      splitHeads(graph, image, linearOf(attention.at(name), imageWidth, config.width), config.heads);
-    return { keys: heads("key"), values: heads("value") };
-  });
+/** What the rows look at besides each other: an image's states, or a question's. */
+export interface Source {
+  /** Each layer's memory. */
+  memories: readonly Memory[];
+  /** int64 [1]: how many things there are to look at. Each has the same number of rows. */
+  groups: Value;
+  /** int32 [groups, positions]: 0 where there is nothing; null where there is something everywhere. */
+  mask: Value | null;
 }
 
 /**
- * Looks at `token`, int64 [batch, 1], standing at `position`, int64 []. `past` has each layer's memory of the tokens
- * before it; `present` has this one added. `logits`, float32 [batch, 1, vocabulary]: what may follow.
+ * `states`, [groups, positions, width], as each layer's keys and values: computed once, used by every row and token.
+ * `bert`: the module that has `encoder` and `embeddings`.
+ */
+export function sourceOf(
+  graph: Graph,
+  bert: Weights,
+  config: TextConfig,
+  { states, width, mask = null }: { states: Value; width: number; mask?: Value | null },
+): Source {
+  const memories = Array.from({ length: config.layers }, (_, i): Memory => {
+    const attention = bert.at(`encoder.layer.${i}.crossattention.self`);
+    const heads = (name: string) =>
+      splitHeads(graph, states, linearOf(attention.at(name), width, config.width), config.heads);
+    return { keys: heads("key"), values: heads("value") };
+  });
+  return { memories, groups: graph.op("Shape", [states], { start: int(0), end: int(1) }), mask };
+}
+
+/**
+ * Whole texts, `ids` int64 [rows, tokens]; the result is [rows, tokens, width]. `mask`, int32 [rows, tokens], is 0 for
+ * padding, which stands at the end. `causal`: no token sees a later one. Without a source the texts are all there is.
+ */
+export function encodeText(
+  graph: Graph,
+  bert: Weights,
+  config: TextConfig,
+  { ids, mask, causal = false, source }: { ids: Value; mask: Value | null; causal?: boolean; source: Source | null },
+): Value {
+  const tokens = graph.op("Shape", [ids], { start: int(1), end: int(2) });
+  const table = bert.tensor("embeddings.position_embeddings.weight", [config.positions, config.width]);
+  const positions = graph.op("Slice", [table, graph.int64([0]), tokens]);
+  let x = embeddings(graph, bert.at("embeddings"), config, ids, positions);
+  for (let i = 0; i < config.layers; i++) {
+    const layer = bert.at(`encoder.layer.${i}`);
+    const context = selfAttention(graph, x, qkvOf(layer, config), config.heads, { mask, causal });
+    x = afterSelfAttention(graph, layer, config, { context, x, source, index: i });
+  }
+  return x;
+}
+
+/**
+ * One token more, int64 [rows, 1], at `position`, int64 []. `past` has each layer's memory of the tokens before it;
+ * `present` has this one added. `logits`, [rows, 1, vocabulary]: what may follow.
  */
 export function decodeToken(
   graph: Graph,
-  weights: Weights,
+  decoder: Weights,
   config: TextConfig,
-  {
-    token,
-    position,
-    past,
-    image,
-  }: { token: Value; position: Value; past: readonly Memory[]; image: readonly Memory[] },
+  { token, position, past, source }: { token: Value; position: Value; past: readonly Memory[]; source: Source },
 ): { logits: Value; present: Memory[] } {
-  const { width, hidden, heads } = config;
+  const bert = decoder.at("bert");
   const present: Memory[] = [];
-  let x = embeddings(graph, weights.at("bert.embeddings"), config, token, position);
+  const table = bert.tensor("embeddings.position_embeddings.weight", [config.positions, config.width]);
+  let x = embeddings(graph, bert.at("embeddings"), config, token, graph.op("Gather", [table, position]));
   for (let i = 0; i < config.layers; i++) {
-    const layer = weights.at(`bert.encoder.layer.${i}`);
-    const self = cachedSelfAttention(graph, x, qkvOf(layer.at("attention.self"), width), heads, past[i]!);
+    const layer = bert.at(`encoder.layer.${i}`);
+    const self = cachedSelfAttention(graph, x, qkvOf(layer, config), config.heads, past[i]!);
     present.push(self.present);
-    x = output(graph, layer.at("attention.output"), config, width, self.context, x);
-
-    const query = linearOf(layer.at("crossattention.self.query"), width, width);
-    const cross = crossAttention(graph, x, query, heads, image[i]!);
-    x = output(graph, layer.at("crossattention.output"), config, width, cross, x);
-
-    const middle = linearGelu(graph, x, linearOf(layer.at("intermediate.dense"), width, hidden));
-    x = output(graph, layer.at("output"), config, hidden, middle, x);
+    x = afterSelfAttention(graph, layer, config, { context: self.context, x, source, index: i });
   }
-  return { logits: languageHead(graph, weights, config, x), present };
+  return { logits: languageHead(graph, decoder, config, x), present };
 }
 
-function embeddings(graph: Graph, weights: Weights, config: TextConfig, token: Value, position: Value): Value {
-  const word = graph.op("Gather", [wordEmbeddings(weights, config), token]);
-  const table = weights.tensor("position_embeddings.weight", [config.positions, config.width]);
-  const sum = graph.op("Add", [word, graph.op("Gather", [table, position])]);
-  return layerNorm(graph, sum, normOf(weights.at("LayerNorm"), config.width, config.epsilon));
+/** Logits of the token after each position of x. */
+export function languageHead(graph: Graph, decoder: Weights, config: TextConfig, x: Value): Value {
+  const { width, vocabulary, epsilon } = config;
+  const head = decoder.at("cls.predictions");
+  const dense = linearGelu(graph, x, linearOf(head.at("transform.dense"), width, width));
+  const normed = layerNorm(graph, dense, normOf(head.at("transform.LayerNorm"), width, epsilon));
+  // A tied head is not stored (transformers): its weight is the word embeddings', its bias that of `predictions`.
+  const weight = head.has("decoder.weight")
+    ? head.matrix(["decoder.weight"], vocabulary, width)
+    : decoder.at("bert.embeddings").matrix(["word_embeddings.weight"], vocabulary, width);
+  const bias = head.tensor(head.has("decoder.bias") ? "decoder.bias" : "bias", [vocabulary]);
+  return linear(graph, normed, { inputs: width, outputs: vocabulary, weight, bias });
+}
+
+/** The rest of a layer: what self-attention found, the source, the MLP. */
+function afterSelfAttention(
+  graph: Graph,
+  layer: Weights,
+  config: TextConfig,
+  { context, x, source, index }: { context: Value; x: Value; source: Source | null; index: number },
+): Value {
+  const { width, hidden, heads } = config;
+  let out = output(graph, layer.at("attention.output"), config, width, context, x);
+  if (source) {
+    const { memories, groups, mask } = source;
+    const query = linearOf(layer.at("crossattention.self.query"), width, width);
+    const seen = crossAttention(graph, out, query, heads, { memory: memories[index]!, groups, mask });
+    out = output(graph, layer.at("crossattention.output"), config, width, seen, out);
+  }
+  const middle = linearGelu(graph, out, linearOf(layer.at("intermediate.dense"), width, hidden));
+  return output(graph, layer.at("output"), config, hidden, middle, out);
+}
+
+function embeddings(graph: Graph, module: Weights, config: TextConfig, ids: Value, positions: Value): Value {
+  const table = module.tensor("word_embeddings.weight", [config.vocabulary, config.width]);
+  const sum = graph.op("Add", [graph.op("Gather", [table, ids]), positions]);
+  return layerNorm(graph, sum, normOf(module.at("LayerNorm"), config.width, config.epsilon));
 }
 
 /** The end of each block: LayerNorm(residual + dense(x)). Post-LN, so only the norm goes on. */
@@ -73,28 +138,6 @@ function output(graph: Graph, module: Weights, config: TextConfig, inputs: numbe
   return addAndNorm(graph, x, dense, residual, norm).normed;
 }
 
-/** Logits of the token after each position of x. */
-function languageHead(graph: Graph, weights: Weights, config: TextConfig, x: Value): Value {
-  const { width, vocabulary, epsilon } = config;
-  const head = weights.at("cls.predictions");
-  const dense = linearGelu(graph, x, linearOf(head.at("transform.dense"), width, width));
-  const normed = layerNorm(graph, dense, normOf(head.at("transform.LayerNorm"), width, epsilon));
-  // A tied head is not stored (transformers): its weight is the word embeddings', its bias that of `predictions`.
-  const weight = head.has("decoder.weight")
-    ? head.tensor("decoder.weight", [vocabulary, width])
-    : wordEmbeddings(weights.at("bert.embeddings"), config);
-  const bias = head.tensor(head.has("decoder.bias") ? "decoder.bias" : "bias", [vocabulary]);
-  return linear(graph, normed, { weight, bias });
-}
-
-const wordEmbeddings = (embeddings: Weights, { vocabulary, width }: TextConfig): Value =>
-  embeddings.tensor("word_embeddings.weight", [vocabulary, width]);
-
 /** Query, key and value as one layer, as the vision transformer has them. */
-function qkvOf(attention: Weights, width: number) {
-  const three = (kind: string) => ["query", "key", "value"].map((name) => `${name}.${kind}`);
-  return {
-    weight: attention.stacked(three("weight"), [width, width]),
-    bias: attention.stacked(three("bias"), [width]),
-  };
-}
+const qkvOf = (layer: Weights, { width }: TextConfig): Linear =>
+  stackedLinear(layer.at("attention.self"), ["query", "key", "value"], width, width);

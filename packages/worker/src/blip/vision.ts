@@ -4,7 +4,7 @@ import type { Preprocessing, VisionConfig } from "./config.ts";
 import { dataType, type Graph, int, ints, type Value } from "./onnx/graph.ts";
 import type { Weights } from "./weights.ts";
 
-/** `pixels`: uint8 [batch, size, size, 3]. Returns float32 [batch, 1 + patches, width]; the image's vector is first. */
+/** `pixels`: uint8 [batch, size, size, 3]. Returns [batch, 1 + patches, width]; the image's vector is first. */
 export function visionEncoder(
   graph: Graph,
   weights: Weights,
@@ -42,8 +42,12 @@ function embeddings(
   pixels: Value,
 ): Value {
   const image = patches(graph, normalized(graph, cut(graph, pixels, grid, patch), preprocessing), grid, patch);
+  const inputs = 3 * patch * patch;
   const embedded = linear(graph, image, {
-    weight: weights.tensor("patch_embedding.weight", [width, 3, patch, patch], [width, 3 * patch * patch]),
+    inputs,
+    outputs: width,
+    // In 8 bits too this one stays as it is: rounding pixels costs more than it saves.
+    weight: { plain: weights.tensor("patch_embedding.weight", [width, 3, patch, patch], [width, inputs]) },
     bias: weights.tensor("patch_embedding.bias", [width]),
   });
   const batch = graph.op("Shape", [pixels], { start: int(0), end: int(1) });
@@ -63,11 +67,11 @@ function cut(graph: Graph, pixels: Value, grid: number, patch: number): Value {
   return graph.op("Transpose", [split], { perm: ints(0, 1, 3, 5, 2, 4) });
 }
 
-/** Bytes to float32, (x · rescale − mean) / std per channel. */
+/** Bytes to reals, (x · rescale − mean) / std per channel. */
 function normalized(graph: Graph, cuts: Value, { scale, shift }: Preprocessing): Value {
-  const floats = graph.op("Cast", [cuts], { to: dataType("float32") });
-  const scaled = graph.op("Mul", [floats, graph.float32(scale, [3, 1, 1])]);
-  return graph.op("Add", [scaled, graph.float32(shift, [3, 1, 1])]);
+  const reals = graph.op("Cast", [cuts], { to: dataType(graph.real) });
+  const scaled = graph.op("Mul", [reals, graph.reals(scale, [3, 1, 1])]);
+  return graph.op("Add", [scaled, graph.reals(shift, [3, 1, 1])]);
 }
 
 const patches = (graph: Graph, cuts: Value, grid: number, patch: number): Value =>

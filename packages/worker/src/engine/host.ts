@@ -1,11 +1,11 @@
 /** The main thread's side of the engine thread: start it, send it batches, get outputs back. */
 import { Worker } from "node:worker_threads";
 import { CapfleetError, type ErrorCode } from "@capfleet/shared/contract";
-import type { CaptionOutput, EngineInfo } from "./engine.ts";
-import type { Reply, RunRequest, ThreadData } from "./thread.ts";
+import type { EngineInfo, Output } from "./engine.ts";
+import type { LabelRequest, Reply, ThreadData } from "./thread.ts";
 
 interface Waiting {
-  resolve(outputs: CaptionOutput[]): void;
+  resolve(outputs: Output[]): void;
   reject(error: CapfleetError): void;
 }
 
@@ -60,12 +60,12 @@ export class EngineHost {
     return new EngineHost(thread, infos);
   }
 
-  /** Runs images [first, first + count) of a slab, which must not be written meanwhile. Throws ENGINE_FAILED. */
-  run(request: Omit<RunRequest, "id">): Promise<CaptionOutput[]> {
+  /** One output per item. The items' images in the slab must not be written meanwhile. Throws ENGINE_FAILED, INVALID_OPTION. */
+  label(request: Omit<LabelRequest, "id">): Promise<Output[]> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#thread.postMessage({ id, ...request } satisfies RunRequest);
+      this.#thread.postMessage({ id, ...request } satisfies LabelRequest);
     });
   }
 

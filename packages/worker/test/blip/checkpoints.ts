@@ -6,7 +6,9 @@ import { fileURLToPath } from "node:url";
 import type { EngineRef } from "@capfleet/shared/contract";
 import sharp from "sharp";
 
-export const PARITY_CASES = fileURLToPath(new URL("../../../../test/parity/cases/", import.meta.url));
+const PARITY = fileURLToPath(new URL("../../../../test/parity/", import.meta.url));
+export const PARITY_CASES = join(PARITY, "cases");
+const PIXELS = join(PARITY, "pixels");
 
 export const ref: EngineRef = { model: "model", digest: "digest", checkpoint: "checkpoint", precision: "fp32" };
 
@@ -97,24 +99,38 @@ export async function editJson(file: string, edit: (content: any) => void): Prom
 
 export interface Golden {
   id: string;
+  /** With the start token first. */
   ids: number[];
   text: string;
   score: number;
-  max_new_tokens: number;
 }
 
-export async function readGolden(folder: string): Promise<Golden[]> {
-  const lines = (await readFile(join(folder, "golden.jsonl"), "utf8")).trimEnd().split("\n");
-  return lines.map((line) => JSON.parse(line) as Golden);
+/** transformers' greedy captions, up to 20 tokens, of the images that a captioning case has. */
+export async function readGolden(checkpoint: string): Promise<Golden[]> {
+  const { text_config } = await readConfig(checkpoint);
+  const lines = (await readFile(join(checkpoint, "golden.jsonl"), "utf8")).trimEnd().split("\n");
+  const rows = lines.map((line) => JSON.parse(line) as { id: string; task: object; captions: Golden[] });
+  const greedy = JSON.stringify({ name: "caption", decoding: {} });
+  return rows
+    .filter(({ task }) => JSON.stringify(task) === greedy)
+    .map(({ id, captions: [caption] }) => ({ ...caption!, id, ids: [text_config.bos_token_id, ...caption!.ids] }));
 }
 
-/** uint8 RGB of the images that transformers saw, one after the other. */
-export async function readPixels(folder: string, ids: readonly string[]): Promise<Uint8Array> {
+/** uint8 RGB of the images that transformers saw, in the checkpoint's size, one after the other. */
+export async function readPixels(checkpoint: string, ids: readonly string[]): Promise<Uint8Array> {
+  const { vision_config } = await readConfig(checkpoint);
   const images = ids.map((id) =>
-    sharp(join(folder, "pixels", `${id}.png`))
+    sharp(join(PIXELS, `${vision_config.image_size}`, `${id}.png`))
       .removeAlpha()
       .raw()
       .toBuffer(),
   );
   return Buffer.concat(await Promise.all(images));
+}
+
+async function readConfig(checkpoint: string) {
+  return JSON.parse(await readFile(join(checkpoint, "config.json"), "utf8")) as {
+    text_config: { bos_token_id: number };
+    vision_config: { image_size: number };
+  };
 }

@@ -59,14 +59,6 @@ const cases: [what: string, file: string, edit: Edit, code: string, message: Reg
     /Git is not known; supported: Blip/,
   ],
   [
-    "a question answerer",
-    CONFIG,
-    (c) => (c.architectures = ["BlipForQuestionAnswering"]),
-    "MODEL_UNSUPPORTED",
-    /has no task/,
-  ],
-  ["a matcher", CONFIG, (c) => (c.architectures = ["BlipForImageTextRetrieval"]), "MODEL_UNSUPPORTED", /has no task/],
-  [
     "a width in words",
     CONFIG,
     (c) => (c.text_config.hidden_size = "wide"),

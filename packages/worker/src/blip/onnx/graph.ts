@@ -1,3 +1,4 @@
+/// <reference lib="esnext.float16" />
 /** Builds ONNX graphs node by node. A `Value` names a tensor; which shape it has is for the caller to know. */
 import { ATTRIBUTE_TYPES, DATA_TYPES, type DataType, EXTERNAL, ModelProto } from "./schema.ts";
 
@@ -13,26 +14,43 @@ const DOMAINS = {
   Cast: "",
   Concat: "",
   ConstantOfShape: "",
+  CumSum: "",
   Div: "",
   Equal: "",
   Expand: "",
   Gather: "",
+  GatherElements: "",
+  Greater: "",
   Identity: "",
   LayerNormalization: "",
+  Less: "",
   LogSoftmax: "",
   Loop: "",
+  Max: "",
   Mul: "",
   Not: "",
+  Or: "",
+  Pad: "",
+  Pow: "",
+  ReduceL2: "",
   ReduceMax: "",
+  ReduceMin: "",
+  ReduceSum: "",
   Reshape: "",
+  ScatterElements: "",
   Shape: "",
   Slice: "",
+  Softmax: "",
   Split: "",
   Squeeze: "",
+  Sub: "",
+  TopK: "",
   Transpose: "",
+  Unsqueeze: "",
   Where: "",
   BiasGelu: "com.microsoft",
   FusedMatMul: "com.microsoft",
+  MatMulNBits: "com.microsoft",
   MultiHeadAttention: "com.microsoft",
   SkipLayerNormalization: "com.microsoft",
 } as const;
@@ -63,7 +81,11 @@ export interface External {
   length: number;
 }
 
+/** The type that a graph's real numbers have where nothing else is said. */
+export type Real = "float32" | "float16";
+
 export class Graph {
+  readonly real: Real;
   readonly #name: string;
   /** Shared with subgraphs: a name must be unique among them all. */
   readonly #names: { next: number };
@@ -72,9 +94,15 @@ export class Graph {
   readonly #inputs: object[] = [];
   readonly #outputs: object[] = [];
 
-  constructor(name: string, around?: Graph) {
+  constructor(name: string, real: Real, around?: Graph) {
     this.#name = name;
+    this.real = real;
     this.#names = around ? around.#names : { next: 0 };
+  }
+
+  /** An empty graph for the body of a Loop in this one, whose values it may use. */
+  inside(name: string): Graph {
+    return new Graph(name, this.real, this);
   }
 
   input(name: string, type: DataType, shape: readonly Dimension[]): Value {
@@ -119,13 +147,24 @@ export class Graph {
     return this.#constant("float32", shape, new Uint8Array(Float32Array.from(numbers).buffer));
   }
 
-  /** A float32 constant whose bytes are in another file. */
-  external(name: string, shape: readonly number[], { file, offset, length }: External): Value {
+  /** A constant of the graph's real type. */
+  reals(numbers: readonly number[], shape: readonly number[]): Value {
+    if (this.real === "float32") return this.float32(numbers, shape);
+    return this.#constant("float16", shape, new Uint8Array(Float16Array.from(numbers).buffer));
+  }
+
+  /** To float32, for what float16 is too coarse or too narrow for. */
+  toFloat32(value: Value): Value {
+    return this.real === "float32" ? value : this.op("Cast", [value], { to: dataType("float32") });
+  }
+
+  /** A constant whose bytes are in another file. */
+  external(name: string, type: DataType, shape: readonly number[], { file, offset, length }: External): Value {
     const external_data = Object.entries({ location: file, offset, length }).map(([key, value]) => ({
       key,
       value: String(value),
     }));
-    const data_type = DATA_TYPES.float32;
+    const data_type = DATA_TYPES[type];
     this.#initializers.push({ name, dims: shape, data_type, external_data, data_location: EXTERNAL });
     return name as Value;
   }

@@ -1,5 +1,5 @@
-/** ONNX's Loop, with its calling convention (trip count, condition, state, emitted values) in one place. */
-import { type Dimension, Graph, subgraph, type Value } from "./graph.ts";
+/** ONNX's Loop, with its calling convention (trip count, condition, state) in one place. */
+import { type Dimension, type Graph, subgraph, type Value } from "./graph.ts";
 import type { DataType } from "./schema.ts";
 
 /** A value that goes from one turn to the next. Sizes that change between turns have a name in place of a number. */
@@ -15,13 +15,11 @@ export interface Turn {
   again: Value;
   /** The new state, in the order of the old. */
   state: Value[];
-  /** A value that is kept from every turn. */
-  emitted: { value: Value; type: DataType; shape: readonly Dimension[] };
 }
 
 /**
  * At most `turns` (int64 []) turns, at least one. `body` adds the nodes of one turn to the graph it is given; `turn`,
- * int64 [], counts from 0. Returns the last state, and what the turns emitted, stacked: [turns made, ...shape].
+ * int64 [], counts from 0. Returns the last state.
  */
 export function loop(
   graph: Graph,
@@ -29,22 +27,16 @@ export function loop(
   turns: Value,
   states: readonly State[],
   body: (graph: Graph, turn: Value, state: Value[]) => Turn,
-): { state: Value[]; emitted: Value } {
-  const inner = new Graph(name, graph);
+): Value[] {
+  const inner = graph.inside(name);
   const turn = inner.input(`${name}.turn`, "int64", []);
   inner.input(`${name}.condition`, "bool", []);
   const state = states.map(({ type, shape }, i) => inner.input(`${name}.state.${i}`, type, shape));
   const end = body(inner, turn, state);
   inner.output(end.again, "bool", []);
   for (const [i, value] of end.state.entries()) inner.output(value, states[i]!.type, states[i]!.shape);
-  inner.output(end.emitted.value, end.emitted.type, end.emitted.shape);
 
   const inputs = [turns, null, ...states.map(({ initial }) => initial)];
-  const outputs = graph.ops(
-    "Loop",
-    inputs,
-    [...states, null].map((_, i) => i),
-    { body: subgraph(inner) },
-  );
-  return { state: outputs.slice(0, -1), emitted: outputs.at(-1)! };
+  const wanted = states.map((_, i) => i);
+  return graph.ops("Loop", inputs, wanted, { body: subgraph(inner) });
 }

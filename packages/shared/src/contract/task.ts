@@ -1,0 +1,92 @@
+/** What a job asks of a model for each of its records: the task and its options. */
+import * as z from "zod";
+
+/** Tasks that this version runs. */
+export const TASKS = ["caption", "vqa", "itm", "itc", "embed"] as const;
+export const taskSchema = z.enum(TASKS);
+export type Task = z.infer<typeof taskSchema>;
+
+/** The most texts (questions, candidate captions, closed answers) that a job or a record can give. */
+export const MAX_TEXTS = 1_000;
+export const MAX_ANSWERS = 10_000;
+/** What a job's own texts may have together, in characters: every worker reads them with every shard. */
+export const MAX_GIVEN_CHARACTERS = 1_000_000;
+/** The longest text that a job can give, in characters; models read a few hundred tokens. */
+export const MAX_TEXT_CHARACTERS = 10_000;
+export const MAX_BEAMS = 16;
+export const MAX_CAPTIONS = 16;
+export const MAX_NEW_TOKENS = 512;
+
+/**
+ * Sampling in place of the likeliest token. The noise comes from `seed` and the record's id, so a record has the same
+ * text in whatever batch it is.
+ */
+export const samplingSchema = z.object({
+  seed: z.number().int().min(0).max(0xffffffff).default(0),
+  /** Logits are divided by it; above 0. */
+  temperature: z.number().positive().max(100).default(1),
+  /** Only the so many likeliest tokens; 0: all. */
+  topK: z.number().int().min(0).default(0),
+  /** Only the likeliest tokens whose probabilities add up to it: above 0, at most 1. */
+  topP: z.number().positive().max(1).default(1),
+});
+export type Sampling = z.infer<typeof samplingSchema>;
+
+/** How texts are made, token by token. The options mean what they mean in transformers' GenerationConfig. */
+export const decodingSchema = z.object({
+  maxNewTokens: z.number().int().min(1).max(MAX_NEW_TOKENS).default(20),
+  /** The end token can't come before so many tokens; at most `maxNewTokens`. */
+  minNewTokens: z.number().int().min(0).max(MAX_NEW_TOKENS).default(0),
+  /** 1: greedy (or sampling). */
+  beams: z.number().int().min(1).max(MAX_BEAMS).default(1),
+  /** Beams only: hypotheses are ranked by their log-probability / length ^ lengthPenalty. */
+  lengthPenalty: z.number().min(-10).max(10).default(1),
+  /** Above 1: tokens that are there already become less likely. */
+  repetitionPenalty: z.number().positive().max(100).default(1),
+  sampling: samplingSchema.nullable().default(null),
+});
+export type Decoding = z.infer<typeof decodingSchema>;
+
+const text = z.string().min(1).max(MAX_TEXT_CHARACTERS);
+
+/**
+ * Where a record's texts come from: the manifest's field of that name, which holds a text or a list of texts, or the
+ * job itself, where all records have the same. Exactly one of the two.
+ */
+export const textSourceSchema = z.union([
+  z.object({ column: z.string().min(1) }),
+  z.object({ given: z.array(text).min(1).max(MAX_TEXTS) }),
+]);
+export type TextSource = z.infer<typeof textSourceSchema>;
+
+export const taskSpecSchema = z.discriminatedUnion("name", [
+  z.object({
+    name: z.literal("caption"),
+    decoding: decodingSchema,
+    /** Captions per image: candidates of sampling, or the best of the beams. */
+    captions: z.number().int().min(1).max(MAX_CAPTIONS).default(1),
+    /** What every caption begins with, such as "a picture of". */
+    prompt: text.nullable().default(null),
+  }),
+  z.object({
+    name: z.literal("vqa"),
+    decoding: decodingSchema,
+    questions: textSourceSchema,
+    /** The only answers there are, ranked by likelihood; null: any. */
+    answers: z.array(text).min(1).max(MAX_ANSWERS).nullable().default(null),
+  }),
+  z.object({ name: z.literal("itm"), texts: textSourceSchema }),
+  z.object({ name: z.literal("itc"), texts: textSourceSchema }),
+  z.object({ name: z.literal("embed"), texts: textSourceSchema.nullable().default(null) }),
+]);
+/** embed: `texts` null embeds the images, otherwise the texts; then records need no image. */
+export type TaskSpec = z.infer<typeof taskSpecSchema>;
+
+/** Where the records' texts come from; null for a task that has none. */
+export function textsOf(task: TaskSpec): TextSource | null {
+  if (task.name === "caption") return null;
+  return task.name === "vqa" ? task.questions : task.texts;
+}
+
+/** Whether the task looks at the records' images. */
+export const needsImage = (task: TaskSpec): boolean => task.name !== "embed" || task.texts === null;
