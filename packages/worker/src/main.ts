@@ -1,14 +1,29 @@
 /** `capfleet-worker`: the command line of the worker process. */
 import { availableParallelism } from "node:os";
 import { endWith, wholeNumber } from "@capfleet/shared/command-line";
-import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
-import { Command } from "commander";
+import { CAPFLEET_VERSION, CapfleetError, PRECISIONS, type Precision } from "@capfleet/shared/contract";
+import { Command, Option } from "commander";
+import { modelsCommand } from "./models/command.ts";
 import { runWorker } from "./worker.ts";
+
+interface RunOptions {
+  models?: string[];
+  precision?: Precision;
+  device: string;
+  slots: number;
+  threads: number;
+}
+
+const stop = new AbortController();
 
 const program = new Command("capfleet-worker")
   .description("Runs models on the shards that a capfleet producer hands out.")
   .version(CAPFLEET_VERSION)
-  .requiredOption("--models <name,…>", "what to run: bundled models or checkpoint folders", (text) => text.split(","))
+  .option("--models <source,…>", "what to run: bundled names, folders, s3:// prefixes or hub ids", (text) =>
+    text.split(","),
+  )
+  .addOption(new Option("--precision <precision>", "default: fp16 on cuda, int8 on cpu").choices([...PRECISIONS]))
+  .option("--device <device>", "where to run: cpu, cuda or cuda:N", "cpu")
   .option("--slots <n>", "shards in work at once", wholeNumber(64), 2)
   .option("--threads <n>", "threads for inference", wholeNumber(256), availableParallelism())
   .addHelpText(
@@ -19,20 +34,34 @@ SIGTERM: takes no more shards, finishes what it can within CAPFLEET_GRACE_SECOND
 
 Examples:
   CAPFLEET_REDIS_URL=redis://localhost:6379 capfleet-worker --models demo-caption
-  capfleet-worker --models ./blip-image-captioning-base --slots 2`,
-  );
+  capfleet-worker --models Salesforce/blip-vqa-base,./blip-image-captioning-base --slots 2
+  capfleet-worker models pull Salesforce/blip-vqa-base`,
+  )
+  .action(async ({ models, ...options }: RunOptions) => {
+    if (!models) throw new CapfleetError("USAGE", "--models is missing: what should this worker run?");
+    listen();
+    await runWorker({ models, ...options }, stop.signal);
+  })
+  // What comes after `models` is for its commands: some options have the same names.
+  .enablePositionalOptions()
+  .addCommand(modelsCommand());
 
-const stop = new AbortController();
-for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stop.abort());
-
-// Started by `capfleet run`: without it, its Redis is gone too, and nothing is left to do here.
-if (process.channel) process.once("disconnect", () => process.exit(1));
+function listen(): void {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stop.abort());
+  // Started by `capfleet run`: without it, its Redis is gone too, and nothing is left to do here.
+  if (process.channel) process.once("disconnect", () => process.exit(1));
+}
 
 try {
-  program.exitOverride().configureOutput({ outputError: () => {} });
-  const options = program.parse().opts<{ models: string[]; slots: number; threads: number }>();
-  await runWorker(options, stop.signal);
+  quiet(program);
+  await program.parseAsync();
   process.exit(0);
 } catch (thrown) {
   endWith(thrown);
+}
+
+/** Errors are thrown, and printed in one place. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => {} });
+  for (const each of command.commands) quiet(each);
 }

@@ -1,14 +1,17 @@
-/** From what a user calls a model to the engine that a job pins: a folder, a bundled name, or a registered name. */
-import { existsSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
-import * as z from "zod";
-import { BUNDLED_MODELS, type Config } from "../config.ts";
+/** From what a user calls a model to the engine that a job pins, and to the checkpoint that a worker compiles. */
+import type { Config } from "../config.ts";
 import { CapfleetError } from "../contract/errors.ts";
-import { type EngineRef, engineRefSchema, type Precision, taskSchema } from "../contract/job.ts";
-import { stateLayout } from "../contract/layout.ts";
-import type { Store } from "../storage/index.ts";
+import { type EngineRef, PRECISIONS, type Precision } from "../contract/job.ts";
+import { type Store, type Stores, storesFromEnv } from "../storage/index.ts";
+import { BucketModel } from "./bucket.ts";
+import { describeCheckpoint, fetchCheckpoint } from "./cache.ts";
 import { type Abilities, checkpointAbilities, checkpointDigest } from "./checkpoint.ts";
+import { choosePrecision } from "./device.ts";
 import { engineRef } from "./engine.ts";
+import { HubModel, readHubSettings } from "./hub.ts";
+import { registeredModels } from "./registry.ts";
+import type { FetchListener } from "./remote.ts";
+import { type ModelSource, sourceOf } from "./source.ts";
 
 export interface Model extends Abilities {
   ref: EngineRef;
@@ -16,52 +19,95 @@ export interface Model extends Abilities {
   folder: string | null;
 }
 
-/** `<state>/models/<name>.json`: what a worker runs under that name. */
-const registrationSchema = z.object({
-  ref: engineRefSchema,
-  tasks: z.array(taskSchema),
-  maxNewTokens: z.number().int(),
-});
+export interface Fetching extends FetchListener {
+  /** What an s3:// source is read through; by default as the environment says. */
+  stores?: Stores;
+}
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+/** A checkpoint on this machine. */
+interface Checkpoint {
+  name: string;
+  folder: string;
+}
 
-/** Throws MODEL_NOT_FOUND, MODEL_INVALID or MODEL_UNSUPPORTED. */
-export async function findModel(given: string, precision: Precision, state: Store, config: Config): Promise<Model> {
-  const folder = folderOf(given);
-  if (folder !== null) return localModel(folder, precision, config);
-  if (NAME.test(given)) {
-    const found = await state.read(stateLayout.model(given), { maxBytes: 65_536 }).catch((thrown: unknown) => {
-      if (thrown instanceof CapfleetError && thrown.code === "OBJECT_NOT_FOUND") return null;
-      throw thrown;
-    });
-    if (found) {
-      return { ...registrationSchema.parse(JSON.parse(found.bytes.toString("utf8"))), folder: null };
+/**
+ * What a job's model is: for a hub model or a mere name, what workers have registered under it; for a folder, a bundled
+ * name or a bucket, the checkpoint there. Without a `precision` it is the one that workers run, the last registered
+ * of several, and a CPU's where there is none. A hub model that nobody has registered is downloaded.
+ *
+ * Throws MODEL_NOT_FOUND, MODEL_INVALID, MODEL_UNSUPPORTED, and what `fetchModel` throws.
+ */
+export async function findModel(
+  given: string,
+  precision: Precision | null,
+  state: Store,
+  config: Config,
+  fetching: Fetching = {},
+): Promise<Model> {
+  const source = sourceOf(given);
+  const registered = await registeredModels(source.name, state);
+  const fits = registered.filter(({ ref }) => precision === null || ref.precision === precision);
+  if (source.kind === "hub" || source.kind === "name") {
+    const last = fits.at(-1);
+    if (last) return { ...last, folder: null };
+    if (source.kind === "name" && registered.length > 0) {
+      const others = registered.map(({ ref }) => ref.precision).join(", ");
+      throw new CapfleetError("MODEL_NOT_FOUND", `workers run "${given}" as ${others}, not as ${precision}`);
     }
   }
-  throw new CapfleetError("MODEL_NOT_FOUND", `no model "${given}": no such folder, bundled model or registered name`);
+  const { name, folder } = await fetchModel(given, config, fetching);
+  const digest = await checkpointDigest(folder, config.cache);
+  // A registration may be of another checkpoint of that name, or of another version of capfleet: then it does not count.
+  const mine = new Set(PRECISIONS.map((each) => engineRef(name, digest, each).digest));
+  const run = fits.findLast(({ ref }) => mine.has(ref.digest))?.ref.precision;
+  return localModel({ name, folder }, precision ?? run ?? choosePrecision("cpu"), config);
 }
 
-/** Throws MODEL_NOT_FOUND where `given` is neither a checkpoint folder nor a bundled name. */
-export async function findLocalModel(given: string, precision: Precision, config: Config): Promise<Model> {
-  const folder = folderOf(given);
-  if (folder !== null) return localModel(folder, precision, config);
-  throw new CapfleetError("MODEL_NOT_FOUND", `no model "${given}": no such checkpoint folder and no bundled model`);
+/** The same from the checkpoint alone, as a worker needs it. Throws what `fetchModel` throws. */
+export async function findLocalModel(
+  given: string,
+  precision: Precision,
+  config: Config,
+  fetching: Fetching = {},
+): Promise<Model> {
+  return localModel(await fetchModel(given, config, fetching), precision, config);
 }
 
-export async function registerModel(model: Model, state: Store): Promise<void> {
-  const { folder: _, ...registration } = model;
-  await state.put(stateLayout.model(model.ref.model), JSON.stringify(registration));
+/**
+ * The checkpoint's folder on this machine: downloaded into the cache, unless it is there.
+ *
+ * Throws MODEL_NOT_FOUND; HUB_UNREACHABLE, HUB_ACCESS_DENIED, HUB_NOT_FOUND; a store's errors; DISK_FULL, DOWNLOAD_CORRUPT.
+ */
+export async function fetchModel(given: string, config: Config, fetching: Fetching = {}): Promise<Checkpoint> {
+  const source = sourceOf(given);
+  const { name } = source;
+  if (source.kind === "folder") {
+    // A cached checkpoint's folder is called by a digest; the model is not.
+    const description = await describeCheckpoint(source.folder);
+    return { name: description?.name ?? name, folder: source.folder };
+  }
+  if (source.kind === "hub") {
+    const remote = new HubModel(source.repo, source.revision, readHubSettings());
+    return { name, folder: await fetchCheckpoint(remote, name, config.cache, fetching) };
+  }
+  if (source.kind === "bucket") return { name, folder: await fetchBucket(source, config, fetching) };
+  throw new CapfleetError(
+    "MODEL_NOT_FOUND",
+    `no model "${given}": no checkpoint folder, no bundled model, no hub id (owner/name), and nothing registered`,
+  );
 }
 
-async function localModel(folder: string, precision: Precision, config: Config): Promise<Model> {
+async function fetchBucket(source: ModelSource & { kind: "bucket" }, config: Config, fetching: Fetching) {
+  const stores = fetching.stores ?? storesFromEnv();
+  try {
+    return await fetchCheckpoint(new BucketModel(stores.at(source.uri)), source.name, config.cache, fetching);
+  } finally {
+    if (!fetching.stores) stores.close();
+  }
+}
+
+async function localModel({ name, folder }: Checkpoint, precision: Precision, config: Config): Promise<Model> {
   const abilities = await checkpointAbilities(folder);
   const checkpoint = await checkpointDigest(folder, config.cache);
-  return { ref: engineRef(basename(folder), checkpoint, precision), ...abilities, folder };
-}
-
-function folderOf(given: string): string | null {
-  const bundled = join(BUNDLED_MODELS, given);
-  if (NAME.test(given) && existsSync(join(bundled, "config.json"))) return bundled;
-  const folder = resolve(given);
-  return existsSync(join(folder, "config.json")) ? folder : null;
+  return { ref: engineRef(name, checkpoint, precision), ...abilities, folder };
 }

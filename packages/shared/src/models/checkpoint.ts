@@ -1,16 +1,25 @@
 /** A Hugging Face checkpoint folder: is it one, what can it do, and which one is it. */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod";
 import { CapfleetError } from "../contract/errors.ts";
-import type { Task } from "../contract/job.ts";
+import type { Task } from "../contract/task.ts";
+import { cacheError } from "./disk.ts";
 import { ARCHITECTURES } from "./engine.ts";
+import { SETTINGS } from "./files.ts";
 
-/** Files that decide an answer; a folder's README or its copies in other formats do not. */
-const RELEVANT =
-  /^((config|preprocessor_config|processor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt|.*\.safetensors(\.index\.json)?)$/;
+/**
+ * The forms that weights come in, in the order in which they are looked for (packages/worker/src/blip/checkpoint/open.ts):
+ * the first that the folder has is read, and copies in other forms decide nothing. Shards can have any name.
+ */
+const WEIGHTS: { known: string; files: RegExp }[] = [
+  { known: "model.safetensors", files: /^model\.safetensors$/ },
+  { known: "model.safetensors.index.json", files: /^(.*\.safetensors|model\.safetensors\.index\.json)$/ },
+  { known: "pytorch_model.bin", files: /^pytorch_model\.bin$/ },
+  { known: "pytorch_model.bin.index.json", files: /^(.*\.bin|pytorch_model\.bin\.index\.json)$/ },
+];
 
 export interface Abilities {
   tasks: readonly Task[];
@@ -49,7 +58,9 @@ export async function checkpointAbilities(folder: string): Promise<Abilities> {
  * `cacheFolder` for as long as names, sizes and times stay what they were.
  */
 export async function checkpointDigest(folder: string, cacheFolder: string): Promise<string> {
-  const names = (await readdir(folder)).filter((name) => RELEVANT.test(name)).sort();
+  const all = await readdir(folder);
+  const weights = WEIGHTS.find(({ known }) => all.includes(known))?.files;
+  const names = all.filter((name) => SETTINGS.test(name) || weights?.test(name)).sort();
   const stats = await Promise.all(names.map((name) => stat(join(folder, name), { bigint: true })));
   const state = names.map((name, i) => `${name} ${stats[i]!.size} ${stats[i]!.mtimeNs} ${stats[i]!.ino}`).join("\n");
   const cached = join(cacheFolder, "digests", sha256(`${folder}\n${state}`));
@@ -62,10 +73,14 @@ export async function checkpointDigest(folder: string, cacheFolder: string): Pro
     for await (const chunk of createReadStream(join(folder, name))) hash.update(chunk);
   }
   const digest = hash.digest("hex");
-  await mkdir(join(cacheFolder, "digests"), { recursive: true });
-  const temporary = `${cached}.${process.pid}`;
-  await writeFile(temporary, digest);
-  await rename(temporary, cached);
+  try {
+    await mkdir(join(cacheFolder, "digests"), { recursive: true });
+    const temporary = `${cached}.${randomUUID()}`;
+    await writeFile(temporary, digest);
+    await rename(temporary, cached);
+  } catch (thrown) {
+    throw cacheError(thrown, cacheFolder);
+  }
   return digest;
 }
 

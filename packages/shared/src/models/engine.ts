@@ -3,10 +3,11 @@
  * precision, and the runtime. A job pins the digest; workers, queues and the cache of compiled engines go by it.
  */
 import { createHash } from "node:crypto";
-import type { EngineRef, Precision, Task } from "../contract/job.ts";
+import type { EngineRef, Precision } from "../contract/job.ts";
+import type { Task } from "../contract/task.ts";
 
 /** Raised whenever the graphs change in a way that can change an answer. */
-export const GRAPH_VERSION = "blip-1";
+export const GRAPH_VERSION = "blip-2";
 /** The onnxruntime-node that workers run; the worker's tests hold it against the installed package. */
 export const RUNTIME_VERSION = "1.30.0";
 
@@ -19,6 +20,6 @@ export function engineRef(model: string, checkpoint: string, precision: Precisio
 /** Architectures of config.json, and what each can be asked to do here. */
 export const ARCHITECTURES: Record<string, readonly Task[]> = {
   BlipForConditionalGeneration: ["caption"],
-  BlipForQuestionAnswering: [],
-  BlipForImageTextRetrieval: [],
+  BlipForQuestionAnswering: ["vqa"],
+  BlipForImageTextRetrieval: ["itm", "itc", "embed"],
 };
