@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CapfleetError, type JobSpec, layout } from "@capfleet/shared/contract";
+import { CapfleetError, decodingSchema, type JobSpec, layout, type TaskSpec } from "@capfleet/shared/contract";
 import type { Dataset, Entry } from "@capfleet/shared/datasets";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { readShard } from "../../worker/src/pipeline/shard.ts";
 import { PlanConflict, type Planned, planJob, readPlanned } from "../src/plan/planner.ts";
 
@@ -39,9 +39,17 @@ function numbered(size: number, without = -1): Dataset {
   };
 }
 
-function plan(dataset: Dataset, spec: { shardSize?: number; limit?: number } = {}, target = store, slots = 0) {
+const caption: TaskSpec = { name: "caption", decoding: decodingSchema.parse({}), captions: 1, prompt: null };
+interface Spec {
+  shardSize?: number;
+  limit?: number;
+  task?: TaskSpec;
+}
+
+function plan(dataset: Dataset, spec: Spec = {}, target = store, slots = 0) {
   const seen: Planned[] = [];
-  const full = { shardSize: spec.shardSize ?? null, limit: spec.limit ?? null } as JobSpec;
+  const { shardSize = null, limit = null, task = caption } = spec;
+  const full = { shardSize, limit, task } as JobSpec;
   const signal = new AbortController().signal;
   const request = {
     store: target,
@@ -95,6 +103,54 @@ test.each([
 ])("a job of %i records with %i slots has shards of %j", async (records, slots, sizes) => {
   await plan(numbered(records), {}, store, slots).done;
   expect(await shardSizes()).toEqual(sizes);
+});
+
+describe("texts bound a shard as well: it and its rows have to fit in a worker's memory", () => {
+  const itm: TaskSpec = { name: "itm", texts: { column: "alt" } };
+  const withTexts = (size: number, texts: (n: number) => string[]): Dataset => ({
+    async *entries(cursor) {
+      for await (const chunk of numbered(size).entries(cursor)) {
+        const all = chunk.map((entry) => ({ ...entry, n: Number(/\d+/.exec(entry.record.id)![0]) }));
+        yield all.map(({ record, cursor, n }) => ({ record: { ...record, texts: texts(n) }, cursor }));
+      }
+    },
+  });
+  const many = Array.from({ length: 1_000 }, () => "a dog");
+
+  test("few and short ones change nothing", async () => {
+    await plan(
+      withTexts(1_000, () => ["a dog", "a cat"]),
+      { shardSize: 500, task: itm },
+    ).done;
+    expect(await shardSizes()).toEqual([500, 500]);
+  });
+
+  test("many ones, from a column or from the job, or long ones", async () => {
+    await plan(
+      withTexts(20, (n) => (n < 10 ? many : ["a dog"])),
+      { shardSize: 12, task: itm },
+    ).done;
+    // 8 × 1,000 × (5 + 4,096) is the last that is below 32 MiB.
+    expect(await shardSizes()).toEqual([8, 12]);
+    for await (const { key } of store.list()) await store.delete(key);
+    await plan(numbered(20), { shardSize: 20, task: { name: "embed", texts: { given: many } } }).done;
+    expect(await shardSizes()).toEqual([8, 8, 4]);
+    for await (const { key } of store.list()) await store.delete(key);
+    await plan(
+      withTexts(40, () => ["x".repeat(2 ** 20)]),
+      { shardSize: 40, task: itm },
+    ).done;
+    expect(await shardSizes()).toEqual([31, 9]);
+  });
+
+  test("interrupted after a small first shard, it still has every record once", async () => {
+    const dataset = withTexts(60, (n) => (n < 9 ? many : ["a dog"]));
+    await expect(plan(dataset, { shardSize: 20, task: itm }, breaking(2)).done).rejects.toThrow("broken off");
+    expect(await plan(dataset, { shardSize: 20, task: itm }).done).toMatchObject({ records: 60 });
+    const { shards } = await readPlanned(store);
+    const ids = (await Promise.all(Array.from({ length: shards }, (_, n) => readShard(store, n)))).flat();
+    expect(ids.map(({ id }) => id)).toEqual(Array.from({ length: 60 }, (_, n) => name(n)));
+  });
 });
 
 test("a limit ends the plan, also across an interruption", async () => {

@@ -15,12 +15,13 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-const good = { rows: 2, failed: 0, errors: {} };
+const good = { rows: 2, failed: 0, warned: 0, errors: {} };
 const result = (errors: number) =>
   [{ id: "a", image: "s3://b/a", caption: "x", score: 0 }, ...Array.from({ length: errors }, () => ROW)]
     .map((row) => `${JSON.stringify(row)}\n`)
     .join("");
 const ROW = { id: "b", image: "s3://b/b", error: { code: "IMAGE_EMPTY", message: "no bytes", retryable: false } };
+const WARNED = { id: "c", image: "s3://b/c", itm: 0.5, warnings: ["the text was cut"] };
 
 test("reports count once; the low-water mark follows the unbroken row", async () => {
   const tally = new Tally(store);
@@ -41,9 +42,9 @@ test("results that nobody has reported are found and read", async () => {
     await store.put(layout.result(reported), "no rows");
   }
   await store.put(layout.result(1), result(2));
-  await store.put(layout.result(3), result(0));
+  await store.put(layout.result(3), `${result(0)}${JSON.stringify(WARNED)}\n`);
   await tally.look();
-  expect(tally.sums).toEqual({ rows: 2 + 2 + 3 + 1, failed: 2, errors: { IMAGE_EMPTY: 2 } });
+  expect(tally.sums).toEqual({ rows: 2 + 2 + 3 + 2, failed: 2, warned: 1, errors: { IMAGE_EMPTY: 2 } });
   expect([tally.lowWater, tally.isCommitted(3)]).toEqual([2, true]);
 });
 

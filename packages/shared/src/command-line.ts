@@ -1,13 +1,46 @@
-/** What the two command lines share: numbers as options, and how a command ends. */
+/** What the two command lines share: numbers and texts as options, and how a command ends. */
 import { CommanderError, InvalidArgumentError } from "commander";
 import { asCapfleetError, CapfleetError } from "./contract/errors.ts";
 
-/** An option's parser: a whole number from 1 to `most`. */
-export const wholeNumber = (most: number) => (text: string) => {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new InvalidArgumentError(`It is a whole number from 1 to ${most}.`);
+/** An option's parser: a whole number from `least` to `most`. */
+export const wholeNumber =
+  (most: number, least = 1) =>
+  (text: string) => {
+    const value = numberOf(text);
+    if (Number.isInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It is a whole number from ${least} to ${most}.`);
+  };
+
+/** An option's parser: a number from `least` to `most`. */
+export const numberFrom = (least: number, most: number) => (text: string) => {
+  const value = numberOf(text);
+  if (value >= least && value <= most) return value;
+  throw new InvalidArgumentError(`It is a number from ${least} to ${most}.`);
 };
+
+/** An option's parser: a number above 0, at most `most`. */
+export const numberAbove0 = (most: number) => (text: string) => {
+  const value = numberOf(text);
+  if (value > 0 && value <= most) return value;
+  throw new InvalidArgumentError(`It is a number above 0, at most ${most}.`);
+};
+
+/** An option's parser: a text that is not blank, of at most `most` characters. */
+export const someText = (most: number) => (text: string) => {
+  if (text.trim() !== "" && text.length <= most) return text;
+  throw new InvalidArgumentError(`It is a text of 1 to ${most} characters, not blank.`);
+};
+
+/** The parser of an option that may be repeated: at most `most` values. */
+export const many =
+  <T>(parse: (text: string) => T, most: number) =>
+  (text: string, before: readonly T[] = []) => {
+    if (before.length === most) throw new InvalidArgumentError(`It can be given ${most} times.`);
+    return [...before, parse(text)];
+  };
+
+/** NaN where the text is blank: `Number` would take it for 0. */
+const numberOf = (text: string) => (text.trim() === "" ? Number.NaN : Number(text));
 
 /**
  * Ends the process as the error asks: one line with the code and what is wrong, one with what to do. Never a stack trace,

@@ -12,8 +12,10 @@ const settingsSchema = z.object({
   CAPFLEET_STATE: z.string().min(1).optional(),
   /** redis:// or rediss:// URL. Without it `capfleet run` starts a Redis of its own. */
   CAPFLEET_REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
-  /** The folder of compiled engines. */
+  /** The folder of downloaded checkpoints and compiled engines. */
   CAPFLEET_CACHE: z.string().min(1).optional(),
+  /** Where compiled engines are published: an s3:// or file:// prefix, or a folder. Workers look there first. */
+  CAPFLEET_ENGINES: z.string().min(1).optional(),
   /** Largest image file that is fetched, in bytes. */
   CAPFLEET_MAX_IMAGE_BYTES: count(2 ** 31 - 1).default(64 * 1024 * 1024),
   /** Largest image that is decoded, in pixels; the default is PIL's decompression-bomb limit. */
@@ -26,6 +28,8 @@ export interface Config {
   state: string;
   redisUrl: string | null;
   cache: string;
+  /** Null: every machine compiles for itself. */
+  engines: string | null;
   maxImageBytes: number;
   maxImagePixels: number;
   graceSeconds: number;
@@ -47,6 +51,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     state: settings.CAPFLEET_STATE ?? pathToFileURL(join(dataHome, "capfleet")).href,
     redisUrl: settings.CAPFLEET_REDIS_URL ?? null,
     cache: resolve(settings.CAPFLEET_CACHE ?? join(cacheHome, "capfleet")),
+    engines: settings.CAPFLEET_ENGINES ?? null,
     maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
     maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,

@@ -1,22 +1,25 @@
 /** The worker process: its models compiled and loaded, registered, beating, and taking shards until it is told to stop. */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { join } from "node:path";
 import { type Config, readConfig } from "@capfleet/shared/config";
-import { CAPFLEET_VERSION, CapfleetError } from "@capfleet/shared/contract";
+import { CAPFLEET_VERSION, CapfleetError, type Precision } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
-import { findLocalModel, type Model, registerModel } from "@capfleet/shared/models";
+import { choosePrecision, findLocalModel, type Model, registerModel } from "@capfleet/shared/models";
 import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } from "@capfleet/shared/queues";
-import { storesFromEnv } from "@capfleet/shared/storage";
-import { ensureEngine } from "./blip/index.ts";
+import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
 import { EngineHost } from "./engine/host.ts";
+import { prepareEngine } from "./models/prepare.ts";
 import { Intents } from "./pipeline/intent.ts";
 import { Labeler } from "./pipeline/labeler.ts";
 
 export interface WorkerOptions {
-  /** Bundled names or checkpoint folders. */
+  /** Bundled names, folders, s3:// prefixes or hub ids. */
   models: string[];
+  /** By default what suits the device. */
+  precision?: Precision;
+  /** `cpu`, `cuda` or `cuda:N`. */
+  device: string;
   /** Shards in work at once. */
   slots: number;
   /** Threads that inference may use. */
@@ -32,8 +35,10 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal): Prom
   const stores = storesFromEnv();
   const state = stores.at(config.state);
 
-  const models = await Promise.all(options.models.map((name) => findLocalModel(name, "fp32", config)));
-  const host = await loadModels(models, options.threads, config, log);
+  // A download or a compilation may take minutes; what it has got so far is kept.
+  const loaded = await Promise.race([loadModels(options, config, stores, log), aborted(stop)]);
+  if (!loaded) return;
+  const { models, host } = loaded;
   for (const model of models) await registerModel(model, state);
 
   const redis = connectRedis(config.redisUrl, "patient");
@@ -73,17 +78,25 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal): Prom
   }
 }
 
-async function loadModels(models: Model[], threads: number, config: Config, log: Logger): Promise<EngineHost> {
+/** Fetched, compiled or pulled, and loaded, one after the other: each may take a disk's or a network's whole speed. */
+async function loadModels(options: WorkerOptions, config: Config, stores: Stores, log: Logger) {
+  const { threads, device } = options;
+  const precision = choosePrecision(device, options.precision);
+  const note = (text: string) => log.warn(text);
+  const models: Model[] = [];
   const folders: string[] = [];
-  for (const { ref, folder, tasks } of models) {
-    if (tasks.length === 0) throw new CapfleetError("TASK_UNSUPPORTED", `${ref.model} has no task that capfleet runs`);
-    const compiled = join(config.cache, "engines", ref.digest);
+  for (const name of options.models) {
     const started = performance.now();
-    await ensureEngine(folder!, ref, compiled);
-    log.info({ model: ref.model, digest: ref.digest, ms: Math.round(performance.now() - started) }, "compiled");
-    folders.push(compiled);
+    const model = await findLocalModel(name, precision, config, { stores, note });
+    const { ref, tasks } = model;
+    if (tasks.length === 0) throw new CapfleetError("TASK_UNSUPPORTED", `${ref.model} has no task that capfleet runs`);
+    const { folder, how } = await prepareEngine(model, config, stores, { note });
+    const ms = Math.round(performance.now() - started);
+    log.info({ model: ref.model, digest: ref.digest, precision, how, ms }, "engine ready");
+    models.push(model);
+    folders.push(folder);
   }
-  return EngineHost.start({ folders, threads });
+  return { models, host: await EngineHost.start({ folders, threads, device }) };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -1,18 +1,26 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
 import { once } from "node:events";
 import { CapfleetError, layout, type ResultRow } from "@capfleet/shared/contract";
-import { findLocalModel, findModel } from "@capfleet/shared/models";
-import { createJob, type JobRequest } from "../jobs/create.ts";
+import { findLocalModel, findModel, parseDevice } from "@capfleet/shared/models";
+import { createJob } from "../jobs/create.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
 import { count, progressLine } from "./format.ts";
-import { ProgressDisplay } from "./progress.ts";
+import type { AskedJob } from "./job-options.ts";
+import { ProgressDisplay, showingDownload } from "./progress.ts";
 import { report, runHere } from "./run.ts";
 
 const WATCH_MS = 1_000;
 
-export async function submit(request: JobRequest, model: string, wait: boolean, json: boolean, context: Context) {
-  const found = await findModel(model, "fp32", context.state, context.config);
+export async function submit(
+  { request, model, precision }: AskedJob,
+  wait: boolean,
+  json: boolean,
+  context: Context,
+): Promise<void> {
+  const found = await showingDownload(context.stores, (fetching) =>
+    findModel(model, precision, context.state, context.config, fetching),
+  );
   const created = await createJob(request, found, context.stores, context.states);
   await wakeReconciler(context, created.file.id);
   const { file, state, out } = created;
@@ -62,7 +70,7 @@ export async function change(job: string, intent: "paused" | "cancelled", contex
 }
 
 /** A fleet's job goes on in the fleet; a local one here, until it ends. */
-export async function resume(job: string, context: Context): Promise<void> {
+export async function resume(job: string, context: Context, options: { device?: string }): Promise<void> {
   const { file, state } = await findJob(job, context);
   if (state.ended) throw new CapfleetError("JOB_STATE", `${file.id} has already ended: it is ${state.ended}`);
   if (state.runner === "fleet") {
@@ -72,12 +80,16 @@ export async function resume(job: string, context: Context): Promise<void> {
     return;
   }
   const { engine } = file.spec;
-  const model = await findLocalModel(state.checkpoint ?? engine.model, "fp32", context.config);
+  const device = options.device ?? "cpu";
+  parseDevice(device);
+  const model = await showingDownload(context.stores, (fetching) =>
+    findLocalModel(state.checkpoint ?? engine.model, engine.precision, context.config, fetching),
+  );
   if (model.ref.digest !== engine.digest) {
     const found = `${model.folder} is engine ${model.ref.digest}; ${file.id} was started with ${engine.digest}`;
     throw new CapfleetError("MODEL_NOT_FOUND", found);
   }
-  await runHere({ file, state, out: state.out, existed: true }, model.folder!, context);
+  await runHere({ file, state, out: state.out, existed: true }, model.folder!, device, context);
 }
 
 /** Rows in input order, as JSONL on stdout. */

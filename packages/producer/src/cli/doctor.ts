@@ -9,6 +9,7 @@ import { checkRedis, liveWorkers, redisAddress } from "@capfleet/shared/queues";
 import { normalizeUri, probeConditionalWrites, type Store } from "@capfleet/shared/storage";
 import { findServer } from "../local/redis.ts";
 import { type Context, optionalRedis } from "./context.ts";
+import { showingDownload } from "./progress.ts";
 
 interface Finding {
   part: string;
@@ -50,8 +51,11 @@ export async function doctor({ model, locations, json }: DoctorRequest, context:
     await attempt("storage", async () => storage(context.stores.at(normalizeUri(`${location.replace(/\/$/, "")}/`))));
   }
   await attempt("model", async () => {
-    const { ref, tasks, folder } = await findModel(model, "fp32", context.state, context.config);
-    return `${ref.model} (${tasks.join(", ") || "no task yet"}), engine ${ref.digest}, ${folder ?? "registered by a worker"}`;
+    const { ref, tasks, folder } = await showingDownload(context.stores, (fetching) =>
+      findModel(model, null, context.state, context.config, fetching),
+    );
+    const where = folder ?? "registered by a worker";
+    return `${ref.model} (${tasks.join(", ")}) as ${ref.precision}, engine ${ref.digest}, ${where}`;
   });
   await attempt("cpu", async () => {
     const gib = (totalmem() / 2 ** 30).toFixed(0);
@@ -86,12 +90,12 @@ async function storage(store: Store): Promise<string> {
   return `${store.uri}: read, write, ${conditional}`;
 }
 
-/** This version runs on CPUs; a GPU is named so that nobody wonders. */
+/** What there is; whether ONNX Runtime can use it, a worker that is started on it says. */
 async function gpu(): Promise<string> {
   const query = ["--query-gpu=name,memory.total", "--format=csv,noheader"];
   const found = await promisify(execFile)("nvidia-smi", query, { timeout: 10_000 }).then(
     ({ stdout }) => stdout.trim().split("\n").join("; "),
     () => null,
   );
-  return found ? `${found}; not used by this version, which runs on the CPU` : "none; the CPU is used";
+  return found ? `${found}; used with --device cuda` : "none; the CPU is used";
 }

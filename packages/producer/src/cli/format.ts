@@ -5,6 +5,8 @@ import type { Progress } from "@capfleet/shared/queues";
 export const count = (n: number) => n.toLocaleString("en-US");
 export const plural = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
+export const megabytes = (bytes: number) => `${count(Math.ceil(bytes / 1e6))} MB`;
+
 export function duration(seconds: number): string {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
@@ -15,7 +17,7 @@ export function duration(seconds: number): string {
 }
 
 export const rate = (perSecond: number) =>
-  `${perSecond < 10 ? perSecond.toFixed(2) : count(Math.round(perSecond))} images/s`;
+  `${perSecond < 10 ? perSecond.toFixed(2) : count(Math.round(perSecond))} rows/s`;
 
 /** One line: what, how far, how fast, how long, what is in the way. */
 export function progressLine(progress: Progress): string {
@@ -33,12 +35,13 @@ export function progressLine(progress: Progress): string {
 }
 
 export function summaryText(summary: Summary, out: string): string {
-  const { rows, succeeded, failed, errors, seconds, provenance, task } = summary;
+  const { rows, succeeded, failed, warned, errors, seconds, provenance, task } = summary;
   const { engine } = provenance;
   const speed = seconds > 0 ? `, ${rate(rows / seconds)} from submission to end` : "";
   const lines = [
     `${summary.state}: ${plural(succeeded, "row")} labelled, ${count(failed)} failed (${duration(seconds)}${speed})`,
     ...Object.entries(errors).map(([code, n]) => `  ${plural(n, "row")} failed with ${code}`),
+    ...(warned > 0 ? [`  ${plural(warned, "row")} with warnings, such as a text that was cut`] : []),
     ...(summary.reason ? [`  ${summary.reason.code}: ${summary.reason.message}`] : []),
     `task     ${task} with ${engine.model} (${engine.precision}, engine ${engine.digest})`,
     `results  ${out}results/`,

@@ -1,24 +1,13 @@
 /** `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C. */
-import { endWith, wholeNumber } from "@capfleet/shared/command-line";
-import { CAPFLEET_VERSION, type Lane, MAX_SHARD_SIZE, TASKS } from "@capfleet/shared/contract";
+import { endWith } from "@capfleet/shared/command-line";
+import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
-import { type JobRequest, parseTask } from "../jobs/create.ts";
 import { type Context, openContext } from "./context.ts";
 import { change, results, resume, status, submit, watch } from "./control.ts";
 import { doctor } from "./doctor.ts";
+import { addJobOptions, askedJob, DEFAULT_MODELS, type JobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { run } from "./run.ts";
 import { serve } from "./serve.ts";
-
-const DEFAULT_MODEL = "demo-caption";
-
-interface JobOptions {
-  out: string;
-  model: string;
-  limit?: number;
-  shardSize?: number;
-  maxNewTokens: number;
-  lane?: Lane;
-}
 
 const program = new Command("capfleet")
   .description("Labels images in bulk with BLIP, from bucket to bucket.")
@@ -32,53 +21,52 @@ which Redis a fleet shares; AWS_* variables and profiles say how S3 is reached.
 
 Examples:
   capfleet run caption ./photos --out ./labels
+  capfleet run vqa ./photos --out ./answers --question "is there a dog?"
   capfleet submit caption s3://photos/2026/ --out s3://labels/2026/ --wait
   capfleet status
   capfleet doctor s3://labels/`,
   );
 
-const jobCommand = (name: string, description: string) =>
-  program
-    .command(name)
-    .description(description)
-    .argument("<task>", `what to do: ${TASKS.join(", ")}`)
-    .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
-    .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
-    .option("--model <name|folder>", "a bundled or registered model, or a checkpoint folder", DEFAULT_MODEL)
-    .option("--limit <n>", "only the first n records", wholeNumber(1e12))
-    .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE))
-    .option("--max-new-tokens <n>", "longest caption, in tokens", wholeNumber(512), 20);
-
-jobCommand("run", "Run a job on this machine, from start to end.")
+addJobOptions(program.command("run").description("Run a job on this machine, from start to end."), [
+  new Option("--device <device>", "where the model runs: cpu, cuda or cuda:N").default("cpu"),
+])
   .addHelpText(
     "after",
     `
 The same command again goes on with an interrupted job. Rows that can't be labelled get an error in their row; the
 exit code is 0 all the same, and the summary says how many and why.
 
+${TASK_EXAMPLES}
+
 Examples:
-  capfleet run caption ./photos --out ./labels --model ./blip-image-captioning-base
+  capfleet run caption ./photos --out ./labels --model Salesforce/blip-image-captioning-base
   capfleet run caption list.jsonl --out ./labels --limit 100
   capfleet run caption s3://photos/ --out s3://labels/today/`,
   )
-  .action((task: string, input: string, options: JobOptions) =>
-    withContext("silent", (context) => run(request(task, input, options, "local"), options.model, context)),
+  .action((task: string, input: string, options: JobOptions & { device: string }) =>
+    withContext("silent", (context) => run(askedJob(task, input, options, "local"), options.device, context)),
   );
 
-jobCommand("submit", "Hand a job to the fleet that `capfleet serve` looks after, and print its id.")
-  .addOption(new Option("--lane <lane>", "share of a busy fleet").choices(["normal", "bulk"]).default("normal"))
-  .option("--wait", "show progress until the job has ended", false)
-  .option("--json", "print one JSON object", false)
+addJobOptions(
+  program.command("submit").description("Hand a job to the fleet that `capfleet serve` looks after, and print its id."),
+  [
+    new Option("--lane <lane>", "share of a busy fleet").choices(["normal", "bulk"]).default("normal"),
+    new Option("--wait", "show progress until the job has ended").default(false),
+    new Option("--json", "print one JSON object").default(false),
+  ],
+)
   .addHelpText(
     "after",
     `
+${TASK_EXAMPLES.replaceAll("capfleet run", "capfleet submit")}
+
 Examples:
   capfleet submit caption s3://photos/ --out s3://labels/run1/ --model blip-base
   capfleet submit caption s3://photos/list.jsonl --out s3://labels/run2/ --wait`,
   )
   .action((task: string, input: string, options: JobOptions & { wait: boolean; json: boolean }) =>
     withContext("silent", (context) =>
-      submit(request(task, input, options, "fleet"), options.model, options.wait, options.json, context),
+      submit(askedJob(task, input, options, "fleet"), options.wait, options.json, context),
     ),
   );
 
@@ -92,7 +80,11 @@ program
     withContext("silent", (context) => status(job, json, context)),
   );
 
-const onJob = (name: string, description: string, act: (job: string, context: Context) => Promise<void>) =>
+const onJob = (
+  name: string,
+  description: string,
+  act: (job: string, context: Context, options: { device?: string }) => Promise<void>,
+) =>
   program
     .command(name)
     .description(description)
@@ -101,14 +93,19 @@ const onJob = (name: string, description: string, act: (job: string, context: Co
       "after",
       `\nExamples:\n  capfleet ${name} job_01K9ZJ5W3N8Q4T6V7X8Y9Z0A1B\n  capfleet ${name} s3://labels/today/`,
     )
-    .action((job: string) => withContext("silent", (context) => act(job, context)));
+    .action((job: string, options: { device?: string }) =>
+      withContext("silent", (context) => act(job, context, options)),
+    );
 
 onJob("watch", "Show a job's progress until it has ended.", watch);
 onJob("pause", "Hold a job: what is in work commits, the rest waits.", (job, context) =>
   change(job, "paused", context),
 );
 onJob("cancel", "End a job early: what is committed stays.", (job, context) => change(job, "cancelled", context));
-onJob("resume", "Go on with a paused or interrupted job (a local one: here, until it ends).", resume);
+onJob("resume", "Go on with a paused or interrupted job (a local one: here, until it ends).", resume).option(
+  "--device <device>",
+  "local jobs: where the model runs: cpu, cuda or cuda:N (default: cpu)",
+);
 
 program
   .command("results")
@@ -133,7 +130,7 @@ program
   .command("doctor")
   .description("Try Redis, storage, model and processor, and say what to do about each.")
   .argument("[location...]", "further locations to read and write")
-  .option("--model <name|folder>", "the model to look for", DEFAULT_MODEL)
+  .option("--model <model>", `the model to look for: ${MODEL_FORMS}`, DEFAULT_MODELS.caption)
   .option("--json", "one JSON array", false)
   .addHelpText("after", "\nExamples:\n  capfleet doctor\n  capfleet doctor s3://labels/ --model ./blip-base")
   .action((locations: string[], { model, json }: { model: string; json: boolean }) =>
@@ -141,19 +138,6 @@ program
       if (!(await doctor({ model, locations, json }, context))) process.exitCode = 1;
     }),
   );
-
-function request(task: string, input: string, options: JobOptions, runner: "local" | "fleet"): JobRequest {
-  return {
-    task: parseTask(task),
-    input,
-    output: options.out,
-    decoding: { maxNewTokens: options.maxNewTokens },
-    limit: options.limit ?? null,
-    shardSize: options.shardSize ?? null,
-    lane: options.lane ?? "normal",
-    runner,
-  };
-}
 
 async function withContext(logLevel: "info" | "silent", act: (context: Context) => Promise<void>): Promise<void> {
   const context = openContext(logLevel);

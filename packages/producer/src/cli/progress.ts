@@ -1,6 +1,8 @@
 /** Progress on stderr: one live line on a terminal, a plain line every few seconds elsewhere. */
+import type { Fetching } from "@capfleet/shared/models";
 import type { Progress } from "@capfleet/shared/queues";
-import { progressLine } from "./format.ts";
+import type { Stores } from "@capfleet/shared/storage";
+import { megabytes, progressLine } from "./format.ts";
 
 const PLAIN_MS = 5_000;
 
@@ -14,7 +16,10 @@ export class ProgressDisplay {
   }
 
   show(progress: Progress): void {
-    const line = progressLine(progress);
+    this.line(progressLine(progress));
+  }
+
+  line(line: string): void {
     if (this.#stream.isTTY) {
       if (line === this.#shown) return;
       const room = (this.#stream.columns ?? 80) - 1;
@@ -35,5 +40,21 @@ export class ProgressDisplay {
   say(line: string): void {
     this.clear();
     this.#stream.write(`${line}\n`);
+  }
+}
+
+/** Finds a model, and shows how it is downloaded, where it is. */
+export async function showingDownload<T>(stores: Stores, find: (fetching: Fetching) => Promise<T>): Promise<T> {
+  const display = new ProgressDisplay();
+  const fetching: Fetching = {
+    stores,
+    progress: ({ file, received, total }) =>
+      display.line(`downloading ${file}: ${megabytes(received)} of ${megabytes(total)}`),
+    note: (text) => display.say(text),
+  };
+  try {
+    return await find(fetching);
+  } finally {
+    display.clear();
   }
 }

@@ -1,16 +1,17 @@
 /** `capfleet run`: a whole job on this machine, with a Redis and a worker of its own. */
 import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
-import { findLocalModel } from "@capfleet/shared/models";
+import { choosePrecision, findLocalModel } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
-import { type CreatedJob, createJob, type JobRequest } from "../jobs/create.ts";
+import { type CreatedJob, createJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
 import { expectRedis, openRedis } from "../local/redis.ts";
 import { LocalWorker } from "../local/worker.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
 import { summaryText } from "./format.ts";
-import { ProgressDisplay } from "./progress.ts";
+import type { AskedJob } from "./job-options.ts";
+import { ProgressDisplay, showingDownload } from "./progress.ts";
 
 /** A job that nothing moves for this long is given up (it can be resumed): nobody may be watching. */
 const BLOCKED_MS = 10 * 60 * 1_000;
@@ -18,15 +19,23 @@ const TICK_MS = 250;
 /** What a worker may spend on finishing shards after Ctrl-C, where CAPFLEET_GRACE_SECONDS does not say. */
 const GRACE_SECONDS = "10";
 
-export async function run(request: JobRequest, modelName: string, context: Context): Promise<void> {
-  const model = await findLocalModel(modelName, "fp32", context.config);
+export async function run({ request, model: name, precision }: AskedJob, device: string, context: Context) {
+  const chosen = choosePrecision(device, precision ?? undefined);
+  const model = await showingDownload(context.stores, (fetching) =>
+    findLocalModel(name, chosen, context.config, fetching),
+  );
   await expectRedis(context.config.redisUrl);
   const created = await createJob(request, model, context.stores, context.states);
-  await runHere(created, model.folder!, context);
+  await runHere(created, model.folder!, device, context);
 }
 
 /** Runs a job to its end. Throws INTERRUPTED after Ctrl-C, JOB_FAILED, WORKER_START_FAILED or Redis's errors. */
-export async function runHere(created: CreatedJob, checkpoint: string, context: Context): Promise<void> {
+export async function runHere(
+  created: CreatedJob,
+  checkpoint: string,
+  device: string,
+  context: Context,
+): Promise<void> {
   const { file, out } = created;
   const { stores, states, config, log } = context;
   const display = new ProgressDisplay();
@@ -39,7 +48,11 @@ export async function runHere(created: CreatedJob, checkpoint: string, context: 
   process.env.CAPFLEET_REDIS_PREFIX = `${redisPrefix()}-${file.id}`;
   const redis = await openRedis(config.redisUrl);
   const env = { CAPFLEET_GRACE_SECONDS: GRACE_SECONDS, ...process.env, CAPFLEET_REDIS_URL: redis.url };
-  const worker = new LocalWorker(["--models", checkpoint, "--threads", String(availableParallelism())], env);
+  const settings = ["--precision", file.spec.engine.precision, "--device", device];
+  const worker = new LocalWorker(
+    ["--models", checkpoint, ...settings, "--threads", String(availableParallelism())],
+    env,
+  );
   const stop = new AbortController();
   const isMine = ({ id }: { id: string }) => id === file.id;
   const reconciler = new Reconciler({ stores, states, redisUrl: redis.url, log, isMine });

@@ -3,16 +3,15 @@ import { createHash } from "node:crypto";
 import {
   CAPFLEET_VERSION,
   CapfleetError,
-  type Decoding,
   type JobFile,
   type JobSpec,
   type JobState,
   jobFileSchema,
   type Lane,
   layout,
+  MAX_GIVEN_CHARACTERS,
   SCHEMA_VERSION,
-  TASKS,
-  type Task,
+  type TaskSpec,
 } from "@capfleet/shared/contract";
 import type { Model } from "@capfleet/shared/models";
 import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
@@ -22,11 +21,13 @@ import type { JobStates } from "./states.ts";
 
 const ulid = monotonicFactory();
 
+/** A job's own texts, escaped as badly as can be, and room for the rest. */
+const MAX_JOB_BYTES = 8 * MAX_GIVEN_CHARACTERS;
+
 export interface JobRequest {
-  task: string;
+  task: TaskSpec;
   input: string;
   output: string;
-  decoding: Decoding;
   limit: number | null;
   shardSize: number | null;
   lane: Lane;
@@ -41,15 +42,8 @@ export interface CreatedJob {
   existed: boolean;
 }
 
-/** Throws UNKNOWN_TASK. */
-export function parseTask(given: string): Task {
-  const task = TASKS.find((name) => name === given);
-  if (task) return task;
-  throw new CapfleetError("UNKNOWN_TASK", `unknown task "${given}" (tasks: ${TASKS.join(", ")})`);
-}
-
 /**
- * Throws UNKNOWN_TASK, TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
+ * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
  * OUTPUT_INSIDE_INPUT, or the stores' errors.
  */
 export async function createJob(
@@ -58,25 +52,18 @@ export async function createJob(
   stores: Stores,
   states: JobStates,
 ): Promise<CreatedJob> {
-  const task = parseTask(request.task);
-  if (!model.tasks.includes(task)) {
-    throw new CapfleetError("TASK_UNSUPPORTED", `model ${model.ref.model} can't do "${task}"`);
-  }
-  if (request.decoding.maxNewTokens > model.maxNewTokens) {
-    const most = `${model.ref.model} can make ${model.maxNewTokens} at most`;
-    throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${request.decoding.maxNewTokens}: ${most}`);
-  }
+  const { task, limit, shardSize, lane } = request;
+  checkModel(task, model);
   const input = parseInput(request.input);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
   if (input.kind === "prefix" && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
-  const { decoding, limit, shardSize, lane } = request;
-  const spec: JobSpec = { task, engine: model.ref, input, decoding, limit, shardSize, lane };
+  const spec: JobSpec = { task, engine: model.ref, input, limit, shardSize, lane };
   const store = stores.at(out);
   const there = await ownerOf(store, fingerprintOf(spec));
   if (there) return { ...(await adopt(there, out, request, model, states)), existed: true };
-  await checkInput(input, stores);
+  await checkInput(input, task, stores);
 
   const file: JobFile = {
     schema: SCHEMA_VERSION,
@@ -95,14 +82,25 @@ export async function createJob(
 /** The job in an output, by its job.json; null where there is none. */
 export async function readJobFile(store: Store): Promise<JobFile | null> {
   if (!(await store.stat(layout.job))) return null;
-  const { bytes } = await store.read(layout.job, { maxBytes: 1024 * 1024 });
+  const { bytes } = await store.read(layout.job, { maxBytes: MAX_JOB_BYTES });
   const parsed = jobFileSchema.safeParse(parseJson(bytes));
   if (parsed.success) return parsed.data;
   throw new CapfleetError("OUTPUT_IN_USE", `${store.uriOf(layout.job)} is not a job of this version of capfleet`);
 }
 
-function fingerprintOf({ task, engine, input, decoding, limit, shardSize }: JobSpec): string {
-  const meaning = [task, engine.digest, input.kind, input.uri, decoding.maxNewTokens, limit, shardSize];
+/** Can the model do what the task asks? What only its tokenizer can tell (a prompt's length) the worker finds. */
+function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
+  if (!tasks.includes(task.name)) {
+    throw new CapfleetError("TASK_UNSUPPORTED", `model ${ref.model} can't do "${task.name}"`);
+  }
+  if (!("decoding" in task) || (task.name === "vqa" && task.answers)) return;
+  const asked = task.decoding.maxNewTokens;
+  if (asked <= maxNewTokens) return;
+  throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${asked}: ${ref.model} can make ${maxNewTokens} at most`);
+}
+
+function fingerprintOf({ task, engine, input, limit, shardSize }: JobSpec): string {
+  const meaning = [task, engine.digest, input.kind, input.uri, limit, shardSize];
   return createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
 }
 

@@ -68,9 +68,9 @@ export class LocalWorker {
     child.once("error", ({ message }) => this.#lastWords.push(message));
     child.once("close", (code, signal) => {
       this.#child = null;
-      // Exit code 2: what it was asked to do is wrong, and will be the next time.
-      const said = code === 2 ? saidError(this.#lastWords) : null;
-      if (said) this.#fail(said);
+      // Where it says that something is wrong which no waiting mends, it would say so the next time.
+      const said = code === null ? null : saidError(this.#lastWords);
+      if (said && !said.retryable && said.code !== "INTERNAL") this.#fail(said);
       else this.#ended(started, signal ?? `exit code ${code}`);
     });
   }

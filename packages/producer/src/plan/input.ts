@@ -1,5 +1,5 @@
 /** A job's input: what kind it is, whether it can be read, and the dataset that it stands for. */
-import { CapfleetError, type JobSpec } from "@capfleet/shared/contract";
+import { CapfleetError, type JobSpec, type TaskSpec, textsOf } from "@capfleet/shared/contract";
 import { checkManifest, type Dataset, manifestDataset, prefixDataset } from "@capfleet/shared/datasets";
 import { normalizeUri, type Stores } from "@capfleet/shared/storage";
 
@@ -12,23 +12,32 @@ export function parseInput(given: string): Input {
   return { kind, uri: kind === "prefix" && !uri.endsWith("/") ? `${uri}/` : uri };
 }
 
-export function openDataset(input: Input, stores: Stores): Dataset {
+export function openDataset(input: Input, task: TaskSpec, stores: Stores): Dataset {
   if (input.kind === "prefix") return prefixDataset(stores.at(input.uri));
   const { store, key } = stores.object(input.uri);
-  return manifestDataset(store, key);
+  return manifestDataset(store, key, task);
 }
 
-/** Throws INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, or the store's errors, before anything has been created. */
-export async function checkInput(input: Input, stores: Stores): Promise<void> {
+/**
+ * Throws INVALID_OPTION (a column of a prefix), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, or the store's errors,
+ * before anything has been created.
+ */
+export async function checkInput(input: Input, task: TaskSpec, stores: Stores): Promise<void> {
   if (input.kind === "manifest") {
     const { store, key } = stores.object(input.uri);
     if (!(await store.stat(key))) throw new CapfleetError("INPUT_NOT_FOUND", `${input.uri} does not exist`);
-    await checkManifest(store, key);
+    await checkManifest(store, key, task);
   } else {
+    const source = textsOf(task);
+    if (source && "column" in source) {
+      const message = `the column "${source.column}" needs a .jsonl manifest as input; ${input.uri} is a folder or prefix`;
+      throw new CapfleetError("INVALID_OPTION", message);
+    }
     await checkPrefix(input.uri, stores);
   }
-  for await (const _ of openDataset(input, stores).entries(null)) return;
-  throw new CapfleetError("INPUT_EMPTY", `${input.uri} holds no images`);
+  for await (const _ of openDataset(input, task, stores).entries(null)) return;
+  const nothing = input.kind === "manifest" ? "no lines" : "no images";
+  throw new CapfleetError("INPUT_EMPTY", `${input.uri} holds ${nothing}`);
 }
 
 async function checkPrefix(uri: string, stores: Stores): Promise<void> {

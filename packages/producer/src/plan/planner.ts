@@ -7,6 +7,7 @@
 import {
   CapfleetError,
   DEFAULT_SHARD_SIZE,
+  type InputRecord,
   type JobSpec,
   layout,
   MIN_SHARD_SIZE,
@@ -14,12 +15,20 @@ import {
   planSchema,
   type ShardEnd,
   shardEndSchema,
+  type TaskSpec,
+  textsOf,
 } from "@capfleet/shared/contract";
 import type { Dataset, Entry } from "@capfleet/shared/datasets";
 import type { Store } from "@capfleet/shared/storage";
 
 /** A job that would have fewer shards than this gets smaller ones, so that no worker slot idles. */
 const SHARDS_WANTED = 8;
+/**
+ * What the texts of a shard may weigh, so that neither a shard nor its rows outgrow a worker's memory: a text's
+ * characters, and for what becomes of it (a score, an answer, at the most an embedding) as good as 4 KiB.
+ */
+const MAX_TEXT_WEIGHT = 32 * 1024 * 1024;
+const TEXT_RESULT_WEIGHT = 4 * 1024;
 
 export interface Planned {
   /** Shards that are written. */
@@ -66,14 +75,24 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
 
   const entries = limited(dataset.entries(begun.end?.cursor ?? null), spec.limit, planned);
   const { size, rest } = await chooseSize(entries, spec.shardSize ?? begun.firstSize, request.slots);
+  const weigh = textWeight(spec.task);
   let pending: Entry[] = [];
+  let weight = 0;
+  const flush = async () => {
+    if (pending.length > 0) await write(pending);
+    pending = [];
+    weight = 0;
+  };
   for await (const chunk of rest) {
-    pending = pending.length === 0 ? chunk : pending.concat(chunk);
-    let start = 0;
-    for (; pending.length - start >= size; start += size) await write(pending.slice(start, start + size));
-    pending = pending.slice(start);
+    for (const entry of chunk) {
+      const more = weigh(entry.record);
+      if (weight + more > MAX_TEXT_WEIGHT) await flush();
+      pending.push(entry);
+      weight += more;
+      if (pending.length === size) await flush();
+    }
   }
-  if (pending.length > 0) await write(pending);
+  await flush();
   await writing;
 
   const plan: Plan = { shards, records: planned, seconds: (performance.now() - started) / 1_000 };
@@ -140,6 +159,14 @@ async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, ta
     left -= chunk.length;
     if (left <= 0) return;
   }
+}
+
+/** How much a record adds to its shard's texts; what the job gives every record counts only as results. */
+function textWeight(task: TaskSpec): (record: InputRecord) => number {
+  const source = textsOf(task);
+  if (source === null) return () => 0;
+  if ("given" in source) return () => source.given.length * TEXT_RESULT_WEIGHT;
+  return ({ texts = [] }) => texts.reduce((sum, text) => sum + text.length + TEXT_RESULT_WEIGHT, 0);
 }
 
 /** Looks as far ahead as it takes to know whether the job is small; `rest` gives everything, from the start. */

@@ -21,18 +21,19 @@ export async function endJob(
   const { store, file, tally, plan } = tracker;
   await tally.rollUp(true);
   const now = new Date();
-  const { rows, failed, errors } = tally.sums;
+  const { rows, failed, warned, errors } = tally.sums;
   const summary: Summary = {
     schema: SCHEMA_VERSION,
     id: file.id,
     state: ended,
     reason,
-    task: file.spec.task,
+    task: file.spec.task.name,
     records: plan?.records ?? null,
     shards: plan?.shards ?? tracker.planned.shards,
     rows,
     succeeded: rows - failed,
     failed,
+    warned,
     errors,
     created: file.created,
     ended: now.toISOString(),

@@ -12,6 +12,7 @@ import {
   type Rollup,
   rollupSchema,
   type Sums,
+  sumRows,
 } from "@capfleet/shared/contract";
 import type { Store } from "@capfleet/shared/storage";
 import pLimit from "p-limit";
@@ -93,13 +94,6 @@ export class Tally {
 
 async function readSums(store: Store, key: string): Promise<Sums> {
   const { bytes } = await store.read(key);
-  const sums: Sums = { rows: 0, failed: 0, errors: {} };
-  for (const line of bytes.toString("utf8").trimEnd().split("\n")) {
-    const { error } = JSON.parse(line) as ResultRow;
-    sums.rows += 1;
-    if (!error) continue;
-    sums.failed += 1;
-    sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;
-  }
-  return sums;
+  const lines = bytes.toString("utf8").trimEnd().split("\n").values();
+  return sumRows(lines.map((line) => JSON.parse(line) as ResultRow));
 }

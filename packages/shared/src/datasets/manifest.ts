@@ -1,6 +1,7 @@
-/** A JSONL manifest: one JSON object a line, with `image` and, if it likes, `id`. */
-import { CapfleetError } from "../contract/errors.ts";
+/** A JSONL manifest: one JSON object a line, with `image`, if it likes `id`, and what the task's column holds. */
+import { CapfleetError, type ErrorCode } from "../contract/errors.ts";
 import type { InputRecord, RowError } from "../contract/record.ts";
+import { MAX_TEXTS, needsImage, type TaskSpec, textsOf } from "../contract/task.ts";
 import { resolveUri, type Store } from "../storage/index.ts";
 import type { Dataset, Entry } from "./dataset.ts";
 import { splitLines } from "./lines.ts";
@@ -9,18 +10,25 @@ const MAX_LINE_BYTES = 1024 * 1024;
 /** A broken line this early means that the whole file is probably not what the user meant. */
 const STRICT_LINES = 1_000;
 
+/** What a task takes from a line. */
+interface Wanted {
+  image: boolean;
+  /** The field that holds the record's texts; null where it needs none. */
+  column: string | null;
+}
+
 /** `store` and `key` say where the manifest is; relative images are relative to it. */
-export function manifestDataset(store: Store, key: string): Dataset {
+export function manifestDataset(store: Store, key: string, task: TaskSpec): Dataset {
   return {
     async *entries(cursor) {
-      for await (const chunk of numbered(store, key, cursor)) yield chunk.entries;
+      for await (const chunk of numbered(store, key, wantedOf(task), cursor)) yield chunk.entries;
     },
   };
 }
 
-/** Throws MANIFEST_INVALID, naming the line, where one of the first 1,000 is no record. */
-export async function checkManifest(store: Store, key: string): Promise<void> {
-  for await (const { entries, lines } of numbered(store, key, null)) {
+/** Throws MANIFEST_INVALID, naming line and field, where one of the first 1,000 lines is not what the task needs. */
+export async function checkManifest(store: Store, key: string, task: TaskSpec): Promise<void> {
+  for await (const { entries, lines } of numbered(store, key, wantedOf(task), null)) {
     for (const [i, { record }] of entries.entries()) {
       const line = lines[i]!;
       if (line > STRICT_LINES) return;
@@ -31,7 +39,12 @@ export async function checkManifest(store: Store, key: string): Promise<void> {
   }
 }
 
-async function* numbered(store: Store, key: string, cursor: Parameters<Dataset["entries"]>[0]) {
+function wantedOf(task: TaskSpec): Wanted {
+  const source = textsOf(task);
+  return { image: needsImage(task), column: source && "column" in source ? source.column : null };
+}
+
+async function* numbered(store: Store, key: string, wanted: Wanted, cursor: Parameters<Dataset["entries"]>[0]) {
   const from = cursor?.source === "manifest" ? cursor : null;
   const uri = store.uriOf(key);
   const options = from ? { range: { start: from.offset }, ifMatch: from.etag } : {};
@@ -46,37 +59,62 @@ async function* numbered(store: Store, key: string, cursor: Parameters<Dataset["
       const clean = line === 1 && text?.startsWith("\uFEFF") ? text.slice(1) : text;
       if (clean !== null && clean.trim() === "") continue;
       const next = { source: "manifest" as const, offset: start + end, line: line + 1, etag };
-      entries.push({ record: parseLine(clean, line, uri), cursor: next });
+      entries.push({ record: parseLine(clean, line, uri, wanted), cursor: next });
       numbers.push(line);
     }
     if (entries.length > 0) yield { entries, lines: numbers };
   }
 }
 
-function parseLine(text: string | null, line: number, manifest: string): InputRecord {
-  if (text === null) return broken(line, `longer than ${MAX_LINE_BYTES} bytes`);
+function parseLine(text: string | null, line: number, manifest: string, wanted: Wanted): InputRecord {
+  const broken = (message: string, id = `line ${line}`): InputRecord => {
+    return { id, image: null, error: rowError("RECORD_INVALID", message) };
+  };
+  if (text === null) return broken(`longer than ${MAX_LINE_BYTES} bytes`);
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    return broken(line, "not valid JSON");
+    return broken("not valid JSON");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return broken(line, "not a JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return broken("not a JSON object");
   const { id, image } = value as { id?: unknown; image?: unknown };
   const named = typeof id === "string" || typeof id === "number" ? String(id) : null;
-  if (id !== undefined && id !== null && named === null) return broken(line, "`id` is neither text nor a number");
-  if (typeof image !== "string" || image === "") {
-    return { ...broken(line, image === undefined ? "no `image`" : "`image` is not text"), ...(named && { id: named }) };
+  if (id !== undefined && id !== null && named === null) return broken("`id` is neither text nor a number");
+
+  const record: InputRecord = { id: named ?? `line ${line}`, image: null };
+  if (typeof image === "string" && image !== "") {
+    record.id = named ?? image;
+    try {
+      record.image = resolveUri(manifest, image);
+    } catch (thrown) {
+      if (!(thrown instanceof CapfleetError)) throw thrown;
+      record.image = image;
+      if (wanted.image) return { ...record, error: rowError("IMAGE_URI_INVALID", thrown.message) };
+    }
+  } else if (wanted.image) {
+    return broken(image === undefined ? "no `image`" : "`image` is not text", record.id);
   }
-  try {
-    return { id: named ?? image, image: resolveUri(manifest, image) };
-  } catch (thrown) {
-    if (!(thrown instanceof CapfleetError)) throw thrown;
-    const error: RowError = { code: "IMAGE_URI_INVALID", message: thrown.message, retryable: false };
-    return { id: named ?? image, image, error };
-  }
+  if (wanted.column === null) return record;
+  const texts = readTexts((value as Record<string, unknown>)[wanted.column], wanted.column);
+  return Array.isArray(texts) ? { ...record, texts } : { ...record, error: texts };
 }
 
-function broken(line: number, message: string): InputRecord {
-  return { id: `line ${line}`, image: null, error: { code: "RECORD_INVALID", message, retryable: false } };
+/** A text or a list of texts, as a list; otherwise what is wrong with it. */
+function readTexts(value: unknown, column: string): string[] | RowError {
+  if (value === undefined || value === null) return rowError("TEXT_MISSING", `no \`${column}\``);
+  const texts: unknown[] = Array.isArray(value) ? value : [value];
+  if (texts.length === 0) return rowError("TEXT_MISSING", `\`${column}\` is an empty list`);
+  if (texts.length > MAX_TEXTS) {
+    return rowError("TEXT_INVALID", `\`${column}\` holds ${texts.length} texts; ${MAX_TEXTS} at most`);
+  }
+  const wrong = texts.findIndex((text) => typeof text !== "string" || text.trim() === "");
+  if (wrong < 0) return texts as string[];
+  const which = Array.isArray(value) ? `text ${wrong + 1} of \`${column}\`` : `\`${column}\``;
+  if (typeof texts[wrong] !== "string") return rowError("TEXT_INVALID", `${which} is not text`);
+  return Array.isArray(value)
+    ? rowError("TEXT_INVALID", `${which} is empty`)
+    : rowError("TEXT_MISSING", `${which} is empty`);
 }
+
+const rowError = (code: ErrorCode, message: string): RowError => ({ code, message, retryable: false });

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Cursor } from "../../src/contract/index.ts";
+import { type Cursor, decodingSchema, type TaskSpec } from "../../src/contract/index.ts";
 import { checkManifest, type Dataset, type Entry, manifestDataset, prefixDataset } from "../../src/datasets/index.ts";
 import { storesFromEnv } from "../../src/storage/index.ts";
 
@@ -21,9 +21,11 @@ async function all(dataset: Dataset, cursor: Cursor | null = null): Promise<Entr
   return entries;
 }
 
-const manifest = () => {
+const decoding = decodingSchema.parse({});
+const caption: TaskSpec = { name: "caption", decoding, captions: 1, prompt: null };
+const manifest = (task: TaskSpec = caption) => {
   const { store, key } = stores.object(join(folder, "list.jsonl"));
-  return { store, key, dataset: manifestDataset(store, key) };
+  return { store, key, dataset: manifestDataset(store, key, task) };
 };
 const write = (text: string) => writeFile(join(folder, "list.jsonl"), text);
 const url = (name: string) => pathToFileURL(join(folder, name)).href;
@@ -101,14 +103,78 @@ describe("a manifest", () => {
     await write(`${good(999)}${line}\n`);
     const { store, key } = manifest();
     const refused = expect.objectContaining({ code: "MANIFEST_INVALID", message: expect.stringContaining(message) });
-    await expect(checkManifest(store, key)).rejects.toEqual(refused);
-    await expect(checkManifest(store, key)).rejects.toThrow("line 1000");
+    await expect(checkManifest(store, key, caption)).rejects.toEqual(refused);
+    await expect(checkManifest(store, key, caption)).rejects.toThrow("line 1000");
 
     await write(`${good(1_000)}${line}\n${good(1)}`);
-    await checkManifest(store, key);
+    await checkManifest(store, key, caption);
     const entries = await all(manifest().dataset);
     expect(entries).toHaveLength(1_002);
     expect(entries[1_000]!.record.error!.message).toContain(message);
     expect(entries[1_001]!.record.error).toBeUndefined();
+  });
+
+  describe("with a text column", () => {
+    const vqa: TaskSpec = { name: "vqa", decoding, questions: { column: "question" }, answers: null };
+    const read = async (task: TaskSpec) => (await all(manifest(task).dataset)).map(({ record }) => record);
+
+    test("a text or a list of texts stands in the record; what the job gives does not", async () => {
+      await write('{"image":"a.jpg","question":"one?"}\n{"image":"b.jpg","question":["one?","two?"]}\n');
+      expect(await read(vqa)).toEqual([
+        { id: "a.jpg", image: url("a.jpg"), texts: ["one?"] },
+        { id: "b.jpg", image: url("b.jpg"), texts: ["one?", "two?"] },
+      ]);
+      const given = { ...vqa, questions: { given: ["three?"] } };
+      expect(await read(given)).toEqual(["a.jpg", "b.jpg"].map((name) => ({ id: name, image: url(name) })));
+    });
+
+    test.each([
+      ["", "TEXT_MISSING", "no `question`"],
+      [',"question":null', "TEXT_MISSING", "no `question`"],
+      [',"question":" "', "TEXT_MISSING", "`question` is empty"],
+      [',"question":[]', "TEXT_MISSING", "`question` is an empty list"],
+      [',"question":7', "TEXT_INVALID", "`question` is not text"],
+      [',"question":{"text":"one?"}', "TEXT_INVALID", "`question` is not text"],
+      [',"question":["one?",null]', "TEXT_INVALID", "text 2 of `question` is not text"],
+      [',"question":["","two?"]', "TEXT_INVALID", "text 1 of `question` is empty"],
+      [`,"question":${JSON.stringify(Array(1_001).fill("?"))}`, "TEXT_INVALID", "holds 1001 texts; 1000 at most"],
+    ])("%.40s is refused early, and a row's own error later", async (field, code, message) => {
+      const good = (n: number) => '{"image":"a.jpg","question":"one?"}\n'.repeat(n);
+      const line = `{"id":"x","image":"b.jpg"${field}}\n`;
+      await write(good(999) + line);
+      const { store, key } = manifest();
+      const refused = {
+        code: "MANIFEST_INVALID",
+        message: expect.stringMatching(new RegExp(`line 1000: .*${message}`)),
+      };
+      await expect(checkManifest(store, key, vqa)).rejects.toMatchObject(refused);
+      // The same file is all right for a task that takes nothing from the column.
+      await checkManifest(store, key, caption);
+
+      await write(good(1_000) + line + good(1));
+      await checkManifest(store, key, vqa);
+      const records = await read(vqa);
+      const error = { code, message: expect.stringContaining(message), retryable: false };
+      expect(records[1_000]).toEqual({ id: "x", image: url("b.jpg"), error });
+      expect(records[1_001]!.texts).toEqual(["one?"]);
+    });
+
+    test("embedding texts needs no image, and takes none that it can't use amiss", async () => {
+      const embed: TaskSpec = { name: "embed", texts: { column: "text" } };
+      const lines = ['{"text":"one"}', '{"id":7,"text":"two"}', '{"image":"a.jpg","text":"three"}'];
+      await write(
+        [...lines, '{"id":"x","image":"gs://b/k.jpg","text":"four"}', '{"image":7,"text":"five"}'].join("\n"),
+      );
+      const { store, key } = manifest();
+      await checkManifest(store, key, embed);
+      expect(await read(embed)).toEqual([
+        { id: "line 1", image: null, texts: ["one"] },
+        { id: "7", image: null, texts: ["two"] },
+        { id: "a.jpg", image: url("a.jpg"), texts: ["three"] },
+        { id: "x", image: "gs://b/k.jpg", texts: ["four"] },
+        { id: "line 5", image: null, texts: ["five"] },
+      ]);
+      expect((await read({ name: "embed", texts: null }))[0]!.error).toMatchObject({ code: "RECORD_INVALID" });
+    });
   });
 });

@@ -1,86 +1,101 @@
 /**
- * Forms batches out of single images, whatever shard or job they come from. Images with the same decoding share a
- * batch. A batch leaves when it is full; a partial one leaves when the engine has nothing to do and its oldest image
- * has waited `maxWaitMs` (while the engine is busy, waiting costs nothing and filling up is better).
+ * Forms batches out of single records, whatever shard or job they come from. Records with the same task and options share
+ * a batch. A batch leaves when it is full (of images, or of texts to read with them); a partial one leaves when the engine
+ * has nothing to do and its oldest record has waited `maxWaitMs` (while the engine is busy, waiting costs nothing and
+ * filling up is better).
  *
  * Pixels wait in slabs: shared memory of one full batch each. Two may be with the engine (one running, one next) while
- * a third fills; without a free slab images wait in `#pending`, which is as long as the pipeline's look-ahead.
+ * a third fills; without a free slab records wait in `#pending`, which is as long as the pipeline's look-ahead. A batch
+ * of texts alone needs no slab.
  */
-import { CapfleetError, type Decoding } from "@capfleet/shared/contract";
-import type { CaptionOutput } from "../engine/engine.ts";
+import { CapfleetError, needsImage, type TaskSpec } from "@capfleet/shared/contract";
+import type { Item, Output } from "../engine/engine.ts";
 import type { EngineHost } from "../engine/host.ts";
 
 const SLABS = 3;
+/** Questions or texts of a batch, unless one record alone has more. */
+const MAX_BATCH_TEXTS = 64;
 
-interface Item {
-  pixels: Uint8Array;
-  decoding: Decoding;
+/** A task, and a key that is the same for the same task of another job. */
+export interface KeyedTask {
   key: string;
+  spec: TaskSpec;
+}
+
+interface Waiting {
+  task: KeyedTask;
+  item: Item;
+  pixels: Uint8Array;
   since: number;
-  resolve(output: CaptionOutput): void;
+  resolve(output: Output): void;
   reject(error: CapfleetError): void;
 }
 
 interface Batch {
-  key: string;
-  slab: SharedArrayBuffer;
-  items: Item[];
+  task: KeyedTask;
+  slab: SharedArrayBuffer | null;
+  records: Waiting[];
+  texts: number;
 }
 
 export class Batcher {
-  readonly #host: Pick<EngineHost, "run" | "infos">;
+  readonly #host: Pick<EngineHost, "label" | "infos">;
   readonly #engine: number;
   readonly #capacity: number;
   readonly #imageBytes: number;
   readonly #maxWaitMs: number;
   readonly #free: SharedArrayBuffer[];
   readonly #filling = new Map<string, Batch>();
-  readonly #pending: Item[] = [];
+  readonly #pending: Waiting[] = [];
   #running = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(host: Pick<EngineHost, "run" | "infos">, engine: number, maxWaitMs: number) {
+  constructor(host: Pick<EngineHost, "label" | "infos">, engine: number, maxWaitMs: number) {
     const info = host.infos[engine]!;
     this.#host = host;
     this.#engine = engine;
     this.#maxWaitMs = maxWaitMs;
-    this.#capacity = info.batchSizes.at(-1)!;
+    this.#capacity = info.batch;
     this.#imageBytes = info.image.width * info.image.height * 3;
     this.#free = Array.from({ length: SLABS }, () => new SharedArrayBuffer(this.#capacity * this.#imageBytes));
   }
 
   /**
-   * `pixels`: uint8 RGB, [height, width, 3], at the engine's size. Throws INFERENCE_FAILED where the engine fails on this
-   * image alone, ENGINE_FAILED where it fails on everything.
+   * `pixels`: uint8 RGB, [height, width, 3], at the engine's size; empty for a task that looks at no image. Throws
+   * INFERENCE_FAILED where the engine fails on this record alone, ENGINE_FAILED where it fails on everything,
+   * INVALID_OPTION where the model can't do what the task asks.
    */
-  caption(pixels: Uint8Array, decoding: Decoding): Promise<CaptionOutput> {
+  label(task: KeyedTask, item: Item, pixels: Uint8Array): Promise<Output> {
     return new Promise((resolve, reject) => {
-      const key = JSON.stringify(decoding);
-      this.#pending.push({ pixels, decoding, key, since: performance.now(), resolve, reject });
+      this.#pending.push({ task, item, pixels, since: performance.now(), resolve, reject });
       this.#fill();
     });
   }
 
-  /** Moves waiting images into slabs as far as there are any, and sends what is full. */
+  /** Moves waiting records into batches as far as there are slabs, and sends what is full. */
   #fill(): void {
     while (this.#pending.length > 0) {
-      const { key } = this.#pending[0]!;
-      const batch = this.#filling.get(key) ?? this.#open(key);
+      const { task, item, pixels } = this.#pending[0]!;
+      const begun = this.#filling.get(task.key);
+      const overflows = begun !== undefined && begun.texts + item.texts.length > MAX_BATCH_TEXTS;
+      if (overflows) this.#send(begun);
+      const batch = begun && !overflows ? begun : this.#open(task);
       if (!batch) return;
-      const item = this.#pending.shift()!;
-      new Uint8Array(batch.slab).set(item.pixels, batch.items.length * this.#imageBytes);
-      item.pixels = EMPTY;
-      batch.items.push(item);
-      if (batch.items.length === this.#capacity) this.#send(batch);
+      const waiting = this.#pending.shift()!;
+      if (batch.slab) new Uint8Array(batch.slab).set(pixels, batch.records.length * this.#imageBytes);
+      waiting.pixels = EMPTY;
+      batch.records.push(waiting);
+      batch.texts += item.texts.length;
+      if (batch.records.length === this.#capacity) this.#send(batch);
     }
     this.#watch();
   }
 
-  #open(key: string): Batch | null {
-    const slab = this.#free.pop();
-    if (slab) {
-      const batch = { key, slab, items: [] };
-      this.#filling.set(key, batch);
+  #open(task: KeyedTask): Batch | null {
+    const slab = needsImage(task.spec) ? this.#free.pop() : null;
+    if (slab !== undefined) {
+      const batch = { task, slab, records: [], texts: 0 };
+      this.#filling.set(task.key, batch);
       return batch;
     }
     // All slabs are partial batches of other kinds, and nothing runs that could free one: the oldest has to go.
@@ -94,7 +109,7 @@ export class Batcher {
     this.#timer = null;
     const oldest = this.#oldest();
     if (this.#running > 0 || !oldest) return;
-    const left = oldest.items[0]!.since + this.#maxWaitMs - performance.now();
+    const left = oldest.records[0]!.since + this.#maxWaitMs - performance.now();
     if (left <= 0) this.#send(oldest);
     else this.#timer = setTimeout(() => this.#watch(), left);
   }
@@ -102,7 +117,7 @@ export class Batcher {
   #oldest(): Batch | null {
     let oldest: Batch | null = null;
     for (const batch of this.#filling.values()) {
-      if (!oldest || batch.items[0]!.since < oldest.items[0]!.since) oldest = batch;
+      if (!oldest || batch.records[0]!.since < oldest.records[0]!.since) oldest = batch;
     }
     return oldest;
   }
@@ -113,44 +128,46 @@ export class Batcher {
   }
 
   #send(batch: Batch): void {
-    this.#filling.delete(batch.key);
+    this.#filling.delete(batch.task.key);
     this.#running += 1;
     this.#settle(batch).finally(() => {
       this.#running -= 1;
-      this.#free.push(batch.slab);
+      if (batch.slab) this.#free.push(batch.slab);
       this.#fill();
     });
   }
 
-  async #settle({ slab, items }: Batch): Promise<void> {
-    const outcomes = await this.#runBisecting(slab, 0, items);
+  async #settle(batch: Batch): Promise<void> {
+    const { records } = batch;
+    const outcomes = await this.#runBisecting(batch, 0, records);
     const failed = outcomes.filter((outcome) => outcome instanceof CapfleetError).length;
     // One bad record is the record's fault; a batch in which nothing works is the engine's.
-    const engineFault = failed === items.length && items.length > 1;
+    const engineFault = failed === records.length && records.length > 1;
     for (const [i, outcome] of outcomes.entries()) {
-      const item = items[i]!;
-      if (!(outcome instanceof CapfleetError)) item.resolve(outcome);
-      else if (engineFault) item.reject(outcome);
-      else item.reject(new CapfleetError("INFERENCE_FAILED", outcome.message, { cause: outcome }));
+      const record = records[i]!;
+      if (!(outcome instanceof CapfleetError)) record.resolve(outcome);
+      else if (engineFault || isTaskFault(outcome)) record.reject(outcome);
+      else record.reject(new CapfleetError("INFERENCE_FAILED", outcome.message, { cause: outcome }));
     }
   }
 
-  async #runBisecting(
-    slab: SharedArrayBuffer,
-    first: number,
-    items: Item[],
-  ): Promise<(CaptionOutput | CapfleetError)[]> {
-    const { decoding } = items[0]!;
+  async #runBisecting(batch: Batch, first: number, records: Waiting[]): Promise<(Output | CapfleetError)[]> {
+    const { task, slab } = batch;
     try {
-      return await this.#host.run({ engine: this.#engine, slab, first, count: items.length, decoding });
+      const items = records.map(({ item }) => item);
+      return await this.#host.label({ engine: this.#engine, task: task.spec, items, slab, first });
     } catch (thrown) {
-      if (items.length === 1) return [thrown as CapfleetError];
-      const half = items.length >> 1;
-      const left = await this.#runBisecting(slab, first, items.slice(0, half));
-      const right = await this.#runBisecting(slab, first + half, items.slice(half));
+      const error = thrown as CapfleetError;
+      if (records.length === 1 || isTaskFault(error)) return records.map(() => error);
+      const half = records.length >> 1;
+      const left = await this.#runBisecting(batch, first, records.slice(0, half));
+      const right = await this.#runBisecting(batch, first + half, records.slice(half));
       return [...left, ...right];
     }
   }
 }
+
+/** The model can't do what the task asks of it, whatever the record. */
+const isTaskFault = ({ scope }: CapfleetError) => scope === "usage";
 
 const EMPTY = new Uint8Array(0);

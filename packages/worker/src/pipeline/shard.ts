@@ -15,11 +15,12 @@ import {
   type JobFile,
   jobFileSchema,
   layout,
-  NO_SUMS,
+  needsImage,
   type ResultRow,
   recordSchema,
   type Sums,
   shardEndSchema,
+  sumRows,
 } from "@capfleet/shared/contract";
 import { parseUri, type Store, type Stores } from "@capfleet/shared/storage";
 import type { Intents } from "./intent.ts";
@@ -49,7 +50,7 @@ export interface ShardContext {
   /** Runs a record's work when the pipeline has room for it. */
   admit<T>(work: () => Promise<T>): Promise<T>;
   /** Labels one record; row errors throw as well. */
-  label(record: InputRecord, image: string, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>>;
+  label(record: InputRecord, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>>;
 }
 
 /** Throws shard errors, or the signal's reason when it is aborted. */
@@ -59,7 +60,7 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   if ((await context.intents.of(job)) !== "run") return { outcome: "withdrawn" };
   if (await store.stat(layout.result(shard))) return { outcome: "already" };
   const file = await readJob(store);
-  await checkMounted(file.spec.input.uri);
+  if (needsImage(file.spec.task)) await checkMounted(file.spec.input.uri);
   const records = await readShard(store, shard);
 
   const stop = new AbortController();
@@ -94,11 +95,11 @@ class Cancelled extends Error {}
 async function labelRecord(record: InputRecord, job: JobFile, context: ShardContext, signal: AbortSignal) {
   const { id, image } = record;
   // A line that was no record when it was planned keeps the error that the planner gave it.
-  if (record.error || image === null) return { id, image, error: record.error! };
+  if (record.error) return { id, image, error: record.error };
   try {
     signal.throwIfAborted();
     if ((await context.intents.of(job.id)) === "cancelled") throw new Cancelled();
-    return { id, image, ...(await context.label(record, image, job, signal)) };
+    return { id, image, ...(await context.label(record, job, signal)) };
   } catch (thrown) {
     if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
     return { id, image, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
@@ -140,14 +141,4 @@ function parse<T>(uri: string, read: () => T): T {
       cause: thrown,
     });
   }
-}
-
-function sumRows(rows: ResultRow[]): Sums {
-  const sums: Sums = { ...NO_SUMS, errors: {}, rows: rows.length };
-  for (const { error } of rows) {
-    if (!error) continue;
-    sums.failed += 1;
-    sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;
-  }
-  return sums;
 }

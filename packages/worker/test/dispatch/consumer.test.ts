@@ -33,10 +33,9 @@ beforeEach(async () => {
   queue = new Queue(workQueue(engine.digest), { connection: redis, prefix: redisPrefix() });
   out = stores.at(`${sandbox.path("out")}/`);
   const spec = {
-    task: "caption",
+    task: { name: "caption", decoding: {} },
     engine,
     input: { kind: "manifest", uri: `file://${sandbox.path("list.jsonl")}` },
-    decoding: { maxNewTokens: 20 },
     limit: null,
     shardSize: null,
     lane: "normal",
@@ -83,7 +82,7 @@ test("shards are labelled, committed, reported and gone", async () => {
   consumer.start();
   await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
-  const sums = { rows: 1, failed: 0, errors: {} };
+  const sums = { rows: 1, failed: 0, warned: 0, errors: {} };
   expect((await reports()).sort((a, b) => a.shard - b.shard)).toEqual([
     { outcome: "committed", shard: 0, sums },
     { outcome: "committed", shard: 1, sums },

@@ -2,11 +2,16 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readConfig } from "@capfleet/shared/config";
+import { decodingSchema, type TaskSpec } from "@capfleet/shared/contract";
 import { findLocalModel, RUNTIME_VERSION } from "@capfleet/shared/models";
 import ortPackage from "onnxruntime-node/package.json" with { type: "json" };
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ensureEngine } from "../../src/blip/index.ts";
 import { EngineHost } from "../../src/engine/host.ts";
+
+const caption = (maxNewTokens: number): TaskSpec => {
+  return { name: "caption", decoding: decodingSchema.parse({ maxNewTokens }), captions: 1, prompt: null };
+};
 
 let folder: string;
 let engine: string;
@@ -26,12 +31,15 @@ test("the runtime that digests name is the one that is installed", () => {
 
 describe("the engine thread", () => {
   test("keeps the main loop free while it runs, and answers each request with its own outputs", async () => {
-    const host = await EngineHost.start({ folders: [engine], threads: 1 });
+    const host = await EngineHost.start({ folders: [engine], threads: 1, device: "cpu" });
     const bytes = host.infos[0]!.image.width * host.infos[0]!.image.height * 3;
     const slab = new SharedArrayBuffer(8 * bytes);
     for (let i = 0; i < 8; i++) new Uint8Array(slab, i * bytes, bytes).fill(31 * i);
-    const run = (first: number, count: number) =>
-      host.run({ engine: 0, slab, first, count, decoding: { maxNewTokens: 20 } });
+    const run = async (first: number, count: number) => {
+      const items = Array.from({ length: count }, (_, i) => ({ id: String(first + i), texts: [] }));
+      const outputs = await host.label({ engine: 0, slab, first, items, task: caption(20) });
+      return outputs.map((output) => output.task === "caption" && output.captions[0]!.ids);
+    };
 
     let turns = 0;
     let running = true;
@@ -45,21 +53,22 @@ describe("the engine thread", () => {
     // On this thread each run would have held up the loop from its start to its end.
     expect(turns).toBeGreaterThan(5);
     expect(all).toHaveLength(8);
-    expect(tail.map(({ ids }) => ids)).toEqual(all.slice(5).map(({ ids }) => ids));
+    expect(tail).toEqual(all.slice(5));
     await host.close();
   });
 
   test("an engine that can't be loaded is an error at the start", async () => {
-    const starting = EngineHost.start({ folders: [join(folder, "nothing")], threads: 1 });
+    const starting = EngineHost.start({ folders: [join(folder, "nothing")], threads: 1, device: "cpu" });
     await expect(starting).rejects.toMatchObject({ code: "ENGINE_FAILED" });
   });
 
   test("what the engine refuses comes back with its code, and the thread goes on", async () => {
-    const host = await EngineHost.start({ folders: [engine], threads: 1 });
+    const host = await EngineHost.start({ folders: [engine], threads: 1, device: "cpu" });
     const { width, height } = host.infos[0]!.image;
     const slab = new SharedArrayBuffer(width * height * 3);
-    const run = (maxNewTokens: number) => host.run({ engine: 0, slab, first: 0, count: 1, decoding: { maxNewTokens } });
-    await expect(run(10_000)).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    const items = [{ id: "1", texts: [] }];
+    const run = (tokens: number) => host.label({ engine: 0, slab, first: 0, items, task: caption(tokens) });
+    await expect(run(500)).rejects.toMatchObject({ code: "INVALID_OPTION" });
     expect(await run(5)).toHaveLength(1);
     await host.close();
   });

@@ -1,7 +1,15 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CapfleetError, type InputRecord, type JobFile, layout, stateLayout } from "@capfleet/shared/contract";
+import {
+  CapfleetError,
+  decodingSchema,
+  type InputRecord,
+  type JobFile,
+  layout,
+  stateLayout,
+  type TaskSpec,
+} from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import pLimit from "p-limit";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -15,18 +23,25 @@ const stores = storesFromEnv({});
 
 const record = (n: number): InputRecord => ({ id: String(n), image: `file:///pictures/${n}.jpg` });
 const broken = { id: "line 9", image: null, error: { code: "RECORD_INVALID", message: "not JSON", retryable: false } };
-const job = { id: "job_1", task: "caption" };
+const job = { id: "job_1" };
+const caption: TaskSpec = { name: "caption", decoding: decodingSchema.parse({}), captions: 1, prompt: null };
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "capfleet-shard-"));
   out = stores.at(`${folder}/out/`);
   state = stores.at(`${folder}/state/`);
   await mkdir(join(folder, "in"));
+  await writeJob(caption);
+  await writeShard([record(0), record(1), broken, record(2)]);
+  await want("run");
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+async function writeJob(task: TaskSpec): Promise<void> {
   const spec: JobFile["spec"] = {
-    task: "caption",
+    task,
     engine: { model: "m", digest: "d", checkpoint: "c", precision: "fp32" },
     input: { kind: "prefix", uri: `file://${folder}/in/` },
-    decoding: { maxNewTokens: 20 },
     limit: null,
     shardSize: null,
     lane: "normal",
@@ -34,10 +49,7 @@ beforeEach(async () => {
   const created = new Date(0).toISOString();
   const file: JobFile = { schema: 1, id: job.id, capfleet: "0.1.0", created, fingerprint: "f", spec };
   await out.put(layout.job, JSON.stringify(file));
-  await writeShard([record(0), record(1), broken, record(2)]);
-  await want("run");
-});
-afterEach(() => rm(folder, { recursive: true }));
+}
 
 async function writeShard(records: InputRecord[]): Promise<void> {
   const end = { records: records.length, planned: records.length, cursor: { source: "prefix", after: "x" } };
@@ -55,7 +67,7 @@ function run(label: (image: string) => Promise<object>, signal = new AbortContro
     stores,
     intents: new Intents(state),
     admit: pLimit(atOnce),
-    label: (_, image) => label(image),
+    label: ({ image }) => label(image!),
   };
   return runShard({ job: job.id, shard: 0, out: out.uri, rows: 0, failed: 0 }, context, signal);
 }
@@ -77,7 +89,7 @@ test("rows stand in input order whatever finishes first; row errors and bad line
     return good(image);
   });
   const errors = { IMAGE_NOT_FOUND: 1, RECORD_INVALID: 1 };
-  expect(result).toEqual({ outcome: "committed", sums: { rows: 4, failed: 2, errors } });
+  expect(result).toEqual({ outcome: "committed", sums: { rows: 4, failed: 2, warned: 0, errors } });
   expect(await rows()).toEqual([
     { id: "0", image: "file:///pictures/0.jpg", caption: "0.jpg", score: -1 },
     {
@@ -88,6 +100,24 @@ test("rows stand in input order whatever finishes first; row errors and bad line
     broken,
     { id: "2", image: "file:///pictures/2.jpg", caption: "2.jpg", score: -1 },
   ]);
+});
+
+test("rows with warnings are counted", async () => {
+  const result = await run(async (image) => ({ ...(await good(image)), ...(image.endsWith("1.jpg") && CUT) }));
+  const errors = { RECORD_INVALID: 1 };
+  expect(result).toEqual({ outcome: "committed", sums: { rows: 4, failed: 1, warned: 1, errors } });
+  expect((await rows())[1]).toMatchObject(CUT);
+});
+const CUT = { warnings: ["the text is too long for the model: its end was cut off"] };
+
+test("a record without image is labelled where the task needs none; neither does it need the input's disk", async () => {
+  await rm(join(folder, "in"), { recursive: true });
+  await writeJob({ name: "embed", texts: { column: "text" } });
+  const texts = { id: "line 1", image: null, texts: ["a dog"] };
+  const lacks = { id: "line 2", image: null, error: { code: "TEXT_MISSING", message: "no `text`", retryable: false } };
+  await writeShard([texts, lacks]);
+  expect(await run(async () => ({ embedding: [1] }))).toMatchObject({ outcome: "committed" });
+  expect(await rows()).toEqual([{ id: "line 1", image: null, embedding: [1] }, lacks]);
 });
 
 test("a shard error throws out, and nothing is written", async () => {

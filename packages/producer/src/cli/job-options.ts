@@ -1,0 +1,76 @@
+/** What `run` and `submit` have in common: arguments, options, and the request that they make. */
+import { wholeNumber } from "@capfleet/shared/command-line";
+import { type Lane, MAX_SHARD_SIZE, PRECISIONS, type Precision, TASKS, type Task } from "@capfleet/shared/contract";
+import { type Command, Option } from "commander";
+import type { JobRequest } from "../jobs/create.ts";
+import { addTaskOptions, parseTask, type TaskOptions, taskSpecOf } from "./task-options.ts";
+
+/** The bundled model for each task. */
+export const DEFAULT_MODELS: Record<Task, string> = {
+  caption: "demo-caption",
+  vqa: "demo-vqa",
+  itm: "demo-itm",
+  itc: "demo-itm",
+  embed: "demo-itm",
+};
+
+export const MODEL_FORMS =
+  "a bundled or registered model; a checkpoint's folder or s3:// prefix; a hub id, owner/name or owner/name@revision";
+
+const PRECISION_HELP = "how the model computes (default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
+
+export interface JobOptions extends TaskOptions {
+  out: string;
+  model?: string;
+  precision?: Precision;
+  limit?: number;
+  shardSize?: number;
+  lane?: Lane;
+}
+
+/** Adds arguments and options; `own` are the command's alone. */
+export function addJobOptions(command: Command, own: readonly Option[]): Command {
+  command
+    .argument("<task>", `what to do: ${TASKS.join(", ")}`)
+    .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
+    .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
+    .option("--model <model>", `${MODEL_FORMS} (default: the task's demo)`)
+    .addOption(new Option("--precision <precision>", PRECISION_HELP).choices(PRECISIONS))
+    .option("--limit <n>", "only the first n records", wholeNumber(1e12))
+    .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));
+  for (const option of own) command.addOption(option);
+  return addTaskOptions(command);
+}
+
+export interface AskedJob {
+  request: JobRequest;
+  model: string;
+  /** Null: whatever suits the device, or is registered under the model's name. */
+  precision: Precision | null;
+}
+
+/** Throws UNKNOWN_TASK or INVALID_OPTION. */
+export function askedJob(task: string, input: string, options: JobOptions, runner: "local" | "fleet"): AskedJob {
+  const name = parseTask(task);
+  const request: JobRequest = {
+    task: taskSpecOf(name, options),
+    input,
+    output: options.out,
+    limit: options.limit ?? null,
+    shardSize: options.shardSize ?? null,
+    lane: options.lane ?? "normal",
+    runner,
+  };
+  return { request, model: options.model ?? DEFAULT_MODELS[name], precision: options.precision ?? null };
+}
+
+export const TASK_EXAMPLES = `Tasks:
+  caption   capfleet run caption ./photos --out ./labels --num-beams 3 --max-new-tokens 30
+            capfleet run caption ./photos --out ./labels --num-captions 3 --top-p 0.9 --seed 7
+  vqa       capfleet run vqa ./photos --out ./labels --question "is there a dog?" --question "what color is it?"
+            capfleet run vqa list.jsonl --out ./labels --question-column question --answers yes,no
+  itm       capfleet run itm ./photos --out ./labels --text "a dog on a lawn"      the probability that it matches
+            capfleet run itm list.jsonl --out ./labels --text-column alt
+  itc       capfleet run itc ./photos --out ./labels --text "a dog" --text "a cat" cosine similarities
+  embed     capfleet run embed ./photos --out ./vectors                            of the images
+            capfleet run embed texts.jsonl --out ./vectors --text-column text      of texts`;
