@@ -1,0 +1,116 @@
+/**
+ * A result depends on its own record alone: whatever stands in a batch with it, in whatever order, a record gets the same
+ * tokens and, within rounding, the same scores as alone. Records and batches are drawn at random, from a fixed seed.
+ */
+import { PRECISIONS, taskSpecSchema } from "@capfleet/shared/contract";
+import type { Item, Output } from "@capfleet/worker/engine";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readPixels } from "../../packages/worker/test/blip/checkpoints.ts";
+import { CompiledEngine, casesOf, difference, TOLERANCE } from "./golden.ts";
+
+const RECORDS = 8;
+const BATCHES = [2, 5, 8, 32];
+
+const QUESTIONS = { column: "question" };
+const TEXTS = { column: "text" };
+/** By the task that says what a checkpoint is for: what is asked of it, and the most texts that a record has. */
+const ASKED = {
+  caption: {
+    texts: 0,
+    tasks: [
+      { name: "caption", decoding: {} },
+      { name: "caption", decoding: { beams: 3, repetitionPenalty: 1.2 }, prompt: "a picture of" },
+      { name: "caption", decoding: { sampling: { seed: 7, temperature: 5, topP: 0.9 } }, captions: 2 },
+    ],
+  },
+  vqa: {
+    texts: 4,
+    tasks: [
+      { name: "vqa", decoding: {}, questions: QUESTIONS },
+      { name: "vqa", decoding: { beams: 3, minNewTokens: 2 }, questions: QUESTIONS },
+      { name: "vqa", decoding: {}, questions: QUESTIONS, answers: ["yes", "no", "two cups and a car", "a star", "3"] },
+    ],
+  },
+  itm: {
+    texts: 5,
+    tasks: [
+      { name: "itm", texts: TEXTS },
+      { name: "itc", texts: TEXTS },
+      { name: "embed", texts: TEXTS },
+      { name: "embed" },
+    ],
+  },
+};
+
+const MODELS = ["demo-caption", "demo-vqa", "demo-itm", "default-heads-float16", "vqa-float16-sharded"];
+const cases = casesOf("caption", "vqa", "itm").filter(({ name }) => MODELS.includes(name));
+const combinations = cases.flatMap((one) =>
+  PRECISIONS.filter((p) => p !== "fp16").map((precision) => ({ one, precision, name: one.name })),
+);
+
+describe.each(combinations)("$name in $precision", ({ one, precision }) => {
+  const { tasks, texts } = ASKED[one.rows[0]!.task.name as keyof typeof ASKED];
+  let engine: CompiledEngine;
+  beforeAll(async () => {
+    engine = await CompiledEngine.of(one, precision);
+  });
+  afterAll(() => engine[Symbol.asyncDispose]());
+
+  test.each(tasks.map((task) => [JSON.stringify(task), task]))("%s", async (_, given) => {
+    const task = taskSpecSchema.parse(given);
+    const random = generator(20_260_101);
+    const all = [...new Set(one.rows.flatMap((row) => row.texts))];
+    const records = Array.from({ length: RECORDS }, (_, i) => {
+      const some = Array.from({ length: texts && 1 + below(random, texts) }, () => all[below(random, all.length)]!);
+      return { id: `record ${i}`, image: one.rows[below(random, one.rows.length)]!.id, texts: some };
+    });
+    const label = async (some: typeof records): Promise<Output[]> => {
+      const items: Item[] = some.map(({ id, texts }) => ({ id, texts }));
+      return engine.engine.label(
+        task,
+        items,
+        await readPixels(
+          one.checkpoint,
+          some.map(({ image }) => image),
+        ),
+      );
+    };
+    const alone: Output[] = [];
+    for (const record of records) alone.push(...(await label([record])));
+
+    for (const size of BATCHES) {
+      const chosen = Array.from({ length: size }, () => below(random, RECORDS));
+      const outputs = await label(chosen.map((i) => records[i]!));
+      expect(outputs.length).toBe(size);
+      for (const [place, output] of outputs.entries()) {
+        const [here, there] = [parts(output), parts(alone[chosen[place]!]!)];
+        expect(here.said).toEqual(there.said);
+        expect(difference(here.numbers, there.numbers)).toBeLessThan(TOLERANCE);
+      }
+    }
+  });
+});
+
+/** What must be the same, and numbers, which are rounded differently in other batches. */
+function parts(output: Output): { said: unknown; numbers: number[] } {
+  if ("scores" in output) return { said: output.cut, numbers: output.scores };
+  if ("embeddings" in output) return { said: output.cut, numbers: output.embeddings.flat() };
+  const texts = "captions" in output ? output.captions : output.answers;
+  return {
+    said: [texts.map(({ ids, text }) => ({ ids, text })), "cut" in output && output.cut],
+    numbers: texts.flatMap(({ score, rank }) => [score, rank]),
+  };
+}
+
+/** Numbers from 0 to 1, always the same ones: mulberry32, by Tommy Ettinger. */
+function generator(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const below = (random: () => number, n: number): number => Math.floor(random() * n);
