@@ -1,8 +1,8 @@
 /**
- * `npm run bench -- pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
+ * `npm run bench -- engine|pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
  * figure: name, value, unit. Progress goes to stderr.
  */
-
+import { engineFigures } from "./engine.ts";
 import { pipelineFigures } from "./pipeline.ts";
 import { planFigures } from "./plan.ts";
 
@@ -12,7 +12,11 @@ export interface Figure {
   unit: string;
 }
 
-const suites: Record<string, () => Promise<Figure[]>> = { pipeline: pipelineFigures, plan: planFigures };
+const suites: Record<string, () => Promise<Figure[]>> = {
+  engine: engineFigures,
+  pipeline: pipelineFigures,
+  plan: planFigures,
+};
 const [name = "", ...flags] = process.argv.slice(2);
 const suite = suites[name];
 if (!suite || flags.some((flag) => flag !== "--json")) {

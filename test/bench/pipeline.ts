@@ -6,6 +6,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { readConfig } from "@capfleet/shared/config";
+import { taskSpecSchema } from "@capfleet/shared/contract";
 import { findLocalModel } from "@capfleet/shared/models";
 import { liveWorkers, readProgress } from "@capfleet/shared/queues";
 import { ensureEngine } from "@capfleet/worker/blip";
@@ -22,7 +23,7 @@ const IMAGES = 20_000;
 const WARM_UP_SHARE = 0.2;
 const BARE_SECONDS = 25;
 const BATCHES_AHEAD = 4;
-const DECODING = { maxNewTokens: 20 };
+const TASK = taskSpecSchema.parse({ name: "caption", decoding: {} });
 
 export async function pipelineFigures(): Promise<Figure[]> {
   await using fleet = await BenchFleet.start();
@@ -50,13 +51,12 @@ export async function pipelineFigures(): Promise<Figure[]> {
 
 async function bareLoop(files: string[]): Promise<number> {
   const config = readConfig();
-  const { ref, folder } = await findLocalModel("demo-caption", "fp32", config);
+  const { ref, folder } = await findLocalModel("demo-caption", "int8", config);
   const compiled = join(config.cache, "engines", ref.digest);
   await ensureEngine(folder!, ref, compiled);
   const threads = availableParallelism();
-  const host = await EngineHost.start({ folders: [compiled], threads });
-  const { image, batchSizes } = host.infos[0]!;
-  const batch = batchSizes.at(-1)!;
+  const host = await EngineHost.start({ folders: [compiled], threads, device: "cpu" });
+  const { image, batch } = host.infos[0]!;
   const bytes = image.width * image.height * 3;
   const decoding = pLimit(availableParallelism());
   const decodeOne = (file: string) =>
@@ -69,6 +69,7 @@ async function bareLoop(files: string[]): Promise<number> {
     while (ahead.length < BATCHES_AHEAD * batch) ahead.push(decodeOne(files[next++ % files.length]!));
     return ahead.shift()!;
   };
+  const items = Array.from({ length: batch }, (_, i) => ({ id: String(i), texts: [] }));
   let done = 0;
   const started = performance.now();
   const lane = async () => {
@@ -76,7 +77,7 @@ async function bareLoop(files: string[]): Promise<number> {
     while (performance.now() - started < BARE_SECONDS * 1_000) {
       const pixels = await Promise.all(Array.from({ length: batch }, take));
       for (const [i, some] of pixels.entries()) new Uint8Array(slab).set(some, i * bytes);
-      await host.run({ engine: 0, slab, first: 0, count: batch, decoding: DECODING });
+      await host.label({ engine: 0, slab, first: 0, items, task: TASK });
       done += batch;
     }
   };

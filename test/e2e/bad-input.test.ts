@@ -1,4 +1,5 @@
 /** Everything that can be wrong with a request: one clear line, a stable code, what to do, and nothing half-created. */
+import { existsSync } from "node:fs";
 import { cp, mkdir, readdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -18,6 +19,9 @@ beforeAll(async () => {
   await writeFile(sandbox.path("bad.jsonl"), '{"image":"photos/a.jpg"}\nnot json\n');
   await writeFile(sandbox.path("lacks.jsonl"), '{"id":"x"}\n');
   await writeFile(sandbox.path("nothing.jsonl"), "");
+  const lines = [{ question: "what?", alts: ["a dog"] }, { alts: ["a dog", 7] }];
+  const list = lines.map((line) => JSON.stringify({ image: "photos/a.jpg", ...line })).join("\n");
+  await writeFile(sandbox.path("list.jsonl"), list);
   await mkdir(sandbox.path("half-model"));
   await writeFile(sandbox.path("half-model/config.json"), '{"architectures":["BlipForConditionalGeneration"]}');
   await mkdir(sandbox.path("other-model"));
@@ -75,6 +79,59 @@ describe("usage: exit code 2, before anything exists", () => {
       () => ["caption", at("photos"), "--out", at("o"), "--model", at("other-model")],
     ],
     [
+      "an option of another task",
+      "INVALID_OPTION",
+      '--num-beams: the task "itm"',
+      () => ["itm", at("photos"), "--out", at("o"), "--text", "a dog", "--num-beams", "3"],
+    ],
+    [
+      "beams and sampling",
+      "INVALID_OPTION",
+      "--num-beams 3 and --top-p",
+      () => ["caption", at("photos"), "--out", at("o"), "--num-beams", "3", "--top-p", "0.9"],
+    ],
+    [
+      "more captions than beams",
+      "INVALID_OPTION",
+      "--num-captions 4",
+      () => ["caption", at("photos"), "--out", at("o"), "--num-beams", "3", "--num-captions", "4"],
+    ],
+    ["a value beyond its range", "USAGE", "top-p", () => ["caption", at("photos"), "--out", at("o"), "--top-p", "2"]],
+    ["no question", "INVALID_OPTION", "--question or --question-column", () => ["vqa", at("photos"), "--out", at("o")]],
+    [
+      "two sources of questions",
+      "INVALID_OPTION",
+      "--question and --question-column",
+      () => ["vqa", at("list.jsonl"), "--out", at("o"), "--question", "what?", "--question-column", "question"],
+    ],
+    ["no text", "INVALID_OPTION", "--text or --text-column", () => ["itc", at("photos"), "--out", at("o")]],
+    [
+      "answers that are not there",
+      "INVALID_OPTION",
+      "answers.txt: no such file",
+      () => ["vqa", at("photos"), "--out", at("o"), "--question", "what?", "--answers", at("answers.txt")],
+    ],
+    [
+      "a column of a folder",
+      "INVALID_OPTION",
+      '"alt" needs a .jsonl manifest',
+      () => ["itm", at("photos"), "--out", at("o"), "--text-column", "alt"],
+    ],
+    [
+      "a column that a line lacks",
+      "MANIFEST_INVALID",
+      "line 2: no `question`",
+      () => ["vqa", at("list.jsonl"), "--out", at("o"), "--question-column", "question"],
+    ],
+    [
+      "a column that holds no text",
+      "MANIFEST_INVALID",
+      "line 2: text 2 of `alts` is not text",
+      () => ["itm", at("list.jsonl"), "--out", at("o"), "--text-column", "alts"],
+    ],
+    ["no such precision", "USAGE", "int4", () => ["caption", at("photos"), "--out", at("o"), "--precision", "int4"]],
+    ["no such device", "INVALID_OPTION", "tpu", () => ["caption", at("photos"), "--out", at("o"), "--device", "tpu"]],
+    [
       "a model that can't caption",
       "TASK_UNSUPPORTED",
       "demo-itm",
@@ -120,6 +177,13 @@ describe("surroundings: exit code 1", () => {
       expect(stderr).not.toContain("secret");
       expect(code).toBe(1);
     }
+  });
+
+  test.skipIf(existsSync("/dev/nvidia0"))("a GPU that is not there: never silently replaced", async () => {
+    const { code, stderr } = await run("caption", at("photos"), "--out", at("gpu-out"), "--device", "cuda");
+    expect(stderr).toMatch(/^DEVICE_UNAVAILABLE: .*CUDA/m);
+    expect(code).toBe(1);
+    expect(await readdir(at("gpu-out"))).not.toContain("results");
   });
 
   test("a Redis that may evict keys", async () => {

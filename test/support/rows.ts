@@ -5,6 +5,9 @@ import { expect } from "vitest";
 import { readSummary } from "../../packages/producer/src/jobs/status.ts";
 import { readShard } from "../../packages/worker/src/pipeline/shard.ts";
 
+/** Of which a labelled row has at least one. */
+const FIELDS = ["caption", "answer", "answers", "itm", "itc", "scores", "embedding", "embeddings"] as const;
+
 /** Every row of a job, in the order of its shards. */
 export async function readRows(store: Store): Promise<ResultRow[]> {
   const rows: ResultRow[] = [];
@@ -28,8 +31,10 @@ export async function expectWhole(store: Store, records: number): Promise<{ rows
   expect(given).toHaveLength(records);
   expect(rows.map(({ id }) => id)).toEqual(given);
   const failed = rows.filter(({ error }) => error).length;
-  expect(summary).toMatchObject({ state: "finished", records, rows: records, failed, succeeded: records - failed });
-  for (const row of rows) expect(row.error !== undefined).not.toBe(row.caption !== undefined);
+  const warned = rows.filter(({ warnings }) => warnings).length;
+  const counts = { records, rows: records, failed, warned, succeeded: records - failed };
+  expect(summary).toMatchObject({ state: "finished", ...counts });
+  for (const row of rows) expect(row.error !== undefined).not.toBe(FIELDS.some((field) => row[field] !== undefined));
   expect(await store.stat(layout.success)).not.toBeNull();
   jobFileSchema.parse(JSON.parse((await store.read(layout.job)).bytes.toString("utf8")));
   return { rows, summary };
