@@ -97,7 +97,8 @@ export class CompiledEngine {
   static async of(one: Case, precision: Precision = "fp32"): Promise<CompiledEngine> {
     const folder = await Folder.make();
     await compileEngine(one.checkpoint, { ...ref, precision }, folder.at("engine"));
-    return new CompiledEngine(await loadEngine(folder.at("engine"), { threads: 2, device: "cpu" }), one, folder);
+    // One thread: test files run side by side, and threads that wait by spinning would keep each other from the cores.
+    return new CompiledEngine(await loadEngine(folder.at("engine"), { threads: 1, device: "cpu" }), one, folder);
   }
 
   /** What the engine answers to rows of one task, in batches. */

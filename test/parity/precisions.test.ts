@@ -1,6 +1,10 @@
 /**
  * What fp16 and int8 cost in answers, on the demo's checkpoints and all its scenes. The golden files stand for fp32: the
  * other tests here hold fp32 to them.
+ *
+ * What makes a model say what it never would is left out: prompts, penalties, texts that may not end where they would,
+ * questions about nothing in the scene. There it has no preference worth the name, and other rounding may turn the choice.
+ * With all of these, fp16 differs in 0 of 552 captions and 2 of 696 answers, int8 in 4 and 19.
  */
 import type { Precision } from "@capfleet/shared/contract";
 import { describe, expect, test } from "vitest";

@@ -8,18 +8,7 @@ import { CapfleetError } from "../contract/errors.ts";
 import type { Task } from "../contract/task.ts";
 import { cacheError } from "./disk.ts";
 import { ARCHITECTURES } from "./engine.ts";
-import { SETTINGS } from "./files.ts";
-
-/**
- * The forms that weights come in, in the order in which they are looked for (packages/worker/src/blip/checkpoint/open.ts):
- * the first that the folder has is read, and copies in other forms decide nothing. Shards can have any name.
- */
-const WEIGHTS: { known: string; files: RegExp }[] = [
-  { known: "model.safetensors", files: /^model\.safetensors$/ },
-  { known: "model.safetensors.index.json", files: /^(.*\.safetensors|model\.safetensors\.index\.json)$/ },
-  { known: "pytorch_model.bin", files: /^pytorch_model\.bin$/ },
-  { known: "pytorch_model.bin.index.json", files: /^(.*\.bin|pytorch_model\.bin\.index\.json)$/ },
-];
+import { checkpointFiles } from "./files.ts";
 
 export interface Abilities {
   tasks: readonly Task[];
@@ -58,9 +47,7 @@ export async function checkpointAbilities(folder: string): Promise<Abilities> {
  * `cacheFolder` for as long as names, sizes and times stay what they were.
  */
 export async function checkpointDigest(folder: string, cacheFolder: string): Promise<string> {
-  const all = await readdir(folder);
-  const weights = WEIGHTS.find(({ known }) => all.includes(known))?.files;
-  const names = all.filter((name) => SETTINGS.test(name) || weights?.test(name)).sort();
+  const names = checkpointFiles(await readdir(folder));
   const stats = await Promise.all(names.map((name) => stat(join(folder, name), { bigint: true })));
   const state = names.map((name, i) => `${name} ${stats[i]!.size} ${stats[i]!.mtimeNs} ${stats[i]!.ino}`).join("\n");
   const cached = join(cacheFolder, "digests", sha256(`${folder}\n${state}`));

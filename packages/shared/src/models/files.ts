@@ -1,15 +1,22 @@
-/** Which files of a repository make up a checkpoint. */
+/** Which files of a folder or a repository make up a checkpoint. */
 
 /** What decides an answer beside the weights. Only plain names: what a repository has in folders is for somebody else. */
-export const SETTINGS =
-  /^(config|preprocessor_config|processor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^vocab\.txt$|^merges\.txt$/;
+const SETTINGS =
+  /^((config|preprocessor_config|processor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt)$/;
 
-/** Either kind of weights may be one file, or several with an index. Other frameworks' files have other names. */
-const SAFETENSORS = /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/;
-const PICKLED = /^pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/;
+/**
+ * The forms that weights come in, in the order in which they are looked for (packages/worker/src/blip/checkpoint/open.ts):
+ * the first that the folder has is read, and copies in other forms decide nothing. Shards can have any name.
+ */
+const WEIGHTS: { known: string; files: RegExp }[] = [
+  { known: "model.safetensors", files: /^model\.safetensors$/ },
+  { known: "model.safetensors.index.json", files: /^([^/]+\.safetensors|model\.safetensors\.index\.json)$/ },
+  { known: "pytorch_model.bin", files: /^pytorch_model\.bin$/ },
+  { known: "pytorch_model.bin.index.json", files: /^([^/]+\.bin|pytorch_model\.bin\.index\.json)$/ },
+];
 
-/** Of `names`, those that are downloaded: settings, tokenizer, and one kind of weights; safetensors if there are any. */
+/** Of `names`, those that make up the checkpoint: settings, tokenizer, and one form of weights. Sorted. */
 export function checkpointFiles(names: readonly string[]): string[] {
-  const weights = names.some((name) => SAFETENSORS.test(name)) ? SAFETENSORS : PICKLED;
-  return names.filter((name) => SETTINGS.test(name) || weights.test(name)).sort();
+  const weights = WEIGHTS.find(({ known }) => names.includes(known))?.files;
+  return names.filter((name) => SETTINGS.test(name) || weights?.test(name)).sort();
 }

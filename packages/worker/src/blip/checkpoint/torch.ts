@@ -10,7 +10,6 @@ import { readZip, type ZipRange } from "./zip.ts";
 
 /** 10,000 tensors; a bound on memory, since one byte of a pickle can ask for an object. */
 const MAX_PICKLE = 2 << 20;
-const BIG_ENDIAN = "big";
 
 /** Kinds of storages, with safetensors' names for the format of their numbers. */
 const STORAGES: Record<string, string> = {
@@ -44,14 +43,13 @@ export async function readTorchFile(handle: FileHandle, path: string, size: numb
     return bytes;
   };
   const order = `${prefix}byteorder`;
-  if (ranges.has(order) && new TextDecoder().decode(await read(order, 16)) === BIG_ENDIAN) {
-    unsupported(path, `was saved on a big-endian machine: ${SAVE_AGAIN}`);
+  if (ranges.has(order) && new TextDecoder().decode(await read(order, 16)) === "big") {
+    unsupported(path, "was saved on a big-endian machine, which is not read; save it again on a little-endian one");
   }
   const views = unpickleViews(await read(pickleName, MAX_PICKLE), path);
   return views.map(([name, view]) => storedTensor(name, view, path, ranges.get(`${prefix}data/${view.storage.key}`)));
 }
 
-const SAVE_AGAIN = "save it again on one that is not, with a torch of today";
 const CONVERT = `python -c "import torch; f = 'pytorch_model.bin'; torch.save(torch.load(f, weights_only=True), f)"`;
 
 async function checkFormat(handle: FileHandle, path: string, size: number): Promise<void> {
@@ -61,8 +59,7 @@ async function checkFormat(handle: FileHandle, path: string, size: number): Prom
   if (start[0] === 0x80) {
     unsupported(path, `was saved in the format of torch before 1.6, which is not read; convert it: ${CONVERT}`);
   }
-  if (new TextDecoder().decode(start) !== "PK\x03\x04")
-    invalid(path, "is not a file of torch.save: it is no zip archive");
+  if (new TextDecoder().decode(start) !== "PK\x03\x04") invalid(path, "is no zip archive, as files of torch.save are");
 }
 
 class Storage {
@@ -94,18 +91,15 @@ class View {
 }
 
 /** All that a state_dict's pickle may ask for. */
-function allowedGlobals(): Map<string, Global> {
-  const globals: Global[] = [
-    { name: "collections.OrderedDict", call: () => new Map() },
-    { name: "torch._utils._rebuild_tensor_v2", call: rebuildTensor },
-    { name: "torch._utils._rebuild_parameter", call: (tensor) => asView(tensor) },
-    ...Object.keys(STORAGES).map((name) => ({ name })),
-  ];
-  return new Map(globals.map((global) => [global.name, global]));
-}
+const GLOBALS: Global[] = [
+  { name: "collections.OrderedDict", call: () => new Map() },
+  { name: "torch._utils._rebuild_tensor_v2", call: rebuildTensor },
+  { name: "torch._utils._rebuild_parameter", call: (tensor) => asView(tensor) },
+  ...Object.keys(STORAGES).map((name) => ({ name })),
+];
 
 const ALLOWED: Allowed = {
-  globals: allowedGlobals(),
+  globals: new Map(GLOBALS.map((global) => [global.name, global])),
   /** ("storage", kind, key, location, numbers) */
   persistent(id) {
     const [tag, kind, key] = Array.isArray(id) ? (id as PickleValue[]) : [];
