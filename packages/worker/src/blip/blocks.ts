@@ -7,8 +7,8 @@ import type { Weights } from "./weights.ts";
 export interface Linear {
   inputs: number;
   outputs: number;
-  /** [outputs, inputs] as in the checkpoint; or rounded to 8 bits, in blocks along the inputs with a scale each. */
-  weight: { plain: Value } | { rounded: Value; scales: Value; block: number };
+  /** [outputs, inputs] as in the checkpoint; or in one of the forms with 8 bits (see rounding.ts). */
+  weight: { plain: Value } | { blocks: Value; scales: Value; block: number } | { columns: Value; scales: Value };
   /** [outputs]. */
   bias: Value;
 }
@@ -29,6 +29,14 @@ export const linearOf = (weights: Weights, inputs: number, outputs: number): Lin
   inputs,
   outputs,
   weight: weights.matrix(["weight"], outputs, inputs),
+  bias: weights.tensor("bias", [outputs]),
+});
+
+/** A layer that is not worth rounding: there are few rows for it, or few outputs. */
+export const exactLinearOf = (weights: Weights, inputs: number, outputs: number): Linear => ({
+  inputs,
+  outputs,
+  weight: { plain: weights.tensor("weight", [outputs, inputs]) },
   bias: weights.tensor("bias", [outputs]),
 });
 
@@ -59,7 +67,8 @@ const INT8_ACTIVATIONS = 4;
 /** x·Wᵀ without the bias, for ops that add the bias themselves. */
 function product(graph: Graph, x: Value, { inputs, outputs, weight }: Linear): Value {
   if ("plain" in weight) return graph.op("FusedMatMul", [x, weight.plain], { transB: int(1) });
-  return graph.op("MatMulNBits", [x, weight.rounded, weight.scales], {
+  if ("columns" in weight) return graph.op("DynamicQuantizeMatMul", [x, weight.columns, weight.scales]);
+  return graph.op("MatMulNBits", [x, weight.blocks, weight.scales], {
     K: int(inputs),
     N: int(outputs),
     bits: int(8),

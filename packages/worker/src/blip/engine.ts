@@ -21,12 +21,15 @@ const VISION_BATCH = { cpu: 1, cuda: BATCH };
 
 /**
  * Loads the engine in `engineDir`. Throws ENGINE_FAILED; DEVICE_UNAVAILABLE where the device can't be had;
- * INVALID_OPTION where there is no device of that name.
+ * INVALID_OPTION where there is no device of that name, or 8 bits are asked of a GPU.
  */
 export async function loadEngine(engineDir: string, settings: SessionSettings): Promise<Engine> {
   const file = await readEngine(engineDir).catch((thrown: unknown) => {
     throw engineFailed(`the engine in ${engineDir} can't be loaded`, thrown);
   });
+  if (file.ref.precision === "int8" && settings.device !== "cpu") {
+    throw new CapfleetError("INVALID_OPTION", `int8 runs on the CPU only; on ${settings.device} use fp16 or fp32`);
+  }
   const texts = await Texts.load(engineDir);
   const sessions = await Sessions.open(engineDir, settings);
   return new BlipEngine({ file, sessions, texts }, settings.device === "cpu" ? VISION_BATCH.cpu : VISION_BATCH.cuda);

@@ -7,7 +7,7 @@
  * of an image stand in rows that follow each other, so rows = images × texts.
  */
 import { CapfleetError } from "@capfleet/shared/contract";
-import { cast, firstPosition, linear, linearOf, normalize } from "./blocks.ts";
+import { cast, exactLinearOf, firstPosition, linear, normalize } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import { beamInputs, beamSearch } from "./decoding/beam.ts";
 import { likeliest, rowByRow } from "./decoding/rows.ts";
@@ -51,16 +51,16 @@ export function buildGraphs(config: ModelConfig, file: WeightsFile): Map<GraphNa
   const graphs = new Map<GraphName, Graph>();
   for (const [name, build] of Object.entries(ARCHITECTURE_GRAPHS[architecture]!) as [GraphName, Build][]) {
     const graph = new Graph(name, file.precision === "fp16" ? "float16" : "float32");
-    build(graph, file.in(graph), config);
+    build(graph, file.in(graph, name === "vision" ? "columns" : "blocks"), config);
     graphs.set(name, graph);
   }
   return graphs;
 }
 
-/** pixels: uint8 [images, size, size, 3], RGB → states. */
+/** pixels: uint8 [images, size, size, 3], RGB → states. In 8 bits one image at a time: see rounding.ts. */
 function states(graph: Graph, weights: Weights, config: ModelConfig): Value {
   const { vision, preprocessing } = config;
-  const pixels = graph.input("pixels", "uint8", ["images", vision.size, vision.size, 3]);
+  const pixels = graph.input("pixels", "uint8", [weights.rounded ? 1 : "images", vision.size, vision.size, 3]);
   const encoded = visionEncoder(graph, weights.at("vision_model"), vision, preprocessing, pixels);
   statesOutput(graph, "states", encoded, ["images", 1 + vision.grid ** 2, vision.width]);
   return encoded;
@@ -69,7 +69,7 @@ function states(graph: Graph, weights: Weights, config: ModelConfig): Value {
 /** pixels → states; embedding: float32 [images, dimensions], of length 1. */
 function statesAndEmbedding(graph: Graph, weights: Weights, config: ModelConfig): void {
   const encoded = states(graph, weights, config);
-  const projection = linearOf(weights.at("vision_proj"), config.vision.width, config.dimensions);
+  const projection = exactLinearOf(weights.at("vision_proj"), config.vision.width, config.dimensions);
   embeddingOutput(graph, linear(graph, firstPosition(graph, encoded), projection), config);
 }
 
@@ -77,14 +77,18 @@ function statesAndEmbedding(graph: Graph, weights: Weights, config: ModelConfig)
 function text(graph: Graph, weights: Weights, config: ModelConfig): void {
   const { ids, mask } = textInputs(graph);
   const encoded = encodeText(graph, weights.at("text_encoder"), config.text, { ids, mask, source: null });
-  const projection = linearOf(weights.at("text_proj"), config.text.width, config.dimensions);
+  const projection = exactLinearOf(weights.at("text_proj"), config.text.width, config.dimensions);
   embeddingOutput(graph, linear(graph, firstPosition(graph, encoded), projection), config);
 }
 
 /** states, ids, mask → probability: float32 [texts]: how likely it is that the text is of the image. */
 function match(graph: Graph, weights: Weights, config: ModelConfig): void {
   const encoded = textOfImage(graph, weights, config);
-  const logits = linear(graph, firstPosition(graph, encoded), linearOf(weights.at("itm_head"), config.text.width, 2));
+  const logits = linear(
+    graph,
+    firstPosition(graph, encoded),
+    exactLinearOf(weights.at("itm_head"), config.text.width, 2),
+  );
   const probabilities = graph.op("Softmax", [graph.toFloat32(logits)], { axis: int(-1) });
   const matches = graph.op("Gather", [probabilities, graph.int64(1)], { axis: int(1) });
   graph.output(graph.named("probability", matches), "float32", ["texts"]);

@@ -1,28 +1,26 @@
-/// <reference lib="esnext.float16" />
 /**
  * Which of a checkpoint's tensors the graphs of an engine use, in which form, and where they go in the one file of
  * weights that the graphs share. Building the graphs only plans; `bytes` then converts piece by piece, so that memory
  * does not grow with the checkpoint.
- *
- * In 8 bits a matrix is cut into blocks along its rows; each block's numbers are rounded to multiples of its largest
- * magnitude / 127 (symmetric; stored with 128 added, as com.microsoft's MatMulNBits reads them).
  */
 import type { Precision } from "@capfleet/shared/contract";
 import type { Linear } from "./blocks.ts";
 import { type Checkpoint, CheckpointReader, elements, type FloatTensor, findTensor } from "./checkpoint/index.ts";
 import { WEIGHTS_FILE } from "./folder.ts";
 import type { Graph, Value } from "./onnx/graph.ts";
+import type { DataType } from "./onnx/schema.ts";
+import { bytesIn, convert, type Form } from "./rounding.ts";
 
 /** Tensors begin at cache lines. */
 const ALIGNMENT = 64;
-/** Sizes of blocks, the best first: large ones are fastest, and a scale per 256 weights loses nothing that shows. */
-const BLOCKS = [256, 128, 64, 32, 16];
+/**
+ * Sizes of blocks, the best first. With larger ones MatMulNBits is a fifth faster, but then adds up the last of an odd
+ * number of rows in another order than the others: a row's result would depend on how many there are.
+ */
+const BLOCKS = [64, 32, 16];
 
-type Form =
-  | { kind: "float32" }
-  | { kind: "float16" }
-  | { kind: "rounded"; block: number }
-  | { kind: "scales"; block: number };
+/** How a graph's matrices are rounded in 8 bits; `columns` where it sees one image at a time. See rounding.ts. */
+type Rounding = "blocks" | "columns";
 
 interface Piece {
   tensor: FloatTensor;
@@ -51,8 +49,8 @@ export class WeightsFile {
   }
 
   /** All of the checkpoint's tensors, for use in `graph` and its subgraphs. */
-  in(graph: Graph): Weights {
-    return new Weights(this, graph, new Set(), "");
+  in(graph: Graph, rounding: Rounding): Weights {
+    return new Weights({ file: this, graph, rounding, declared: new Set() }, "");
   }
 
   /** Where the tensors stand, one after the other; new ones get a place. Throws MODEL_INVALID: missing or misshapen. */
@@ -79,8 +77,7 @@ export class WeightsFile {
     for (const { tensor, offset, form } of this.#pieces) {
       if (offset > end) yield new Uint8Array(offset - end);
       end = offset;
-      for await (const floats of reader.floats(tensor)) {
-        const bytes = convert(floats, form);
+      for await (const bytes of convert(reader.floats(tensor), form)) {
         yield bytes;
         end += bytes.byteLength;
       }
@@ -88,27 +85,35 @@ export class WeightsFile {
   }
 }
 
+interface Use {
+  file: WeightsFile;
+  graph: Graph;
+  rounding: Rounding;
+  /** Names of tensors that the graph has already. */
+  declared: Set<string>;
+}
+
 /** A checkpoint's tensors below one module name, such as `vision_model.encoder.layers.0`, for use in one graph. */
 export class Weights {
-  readonly #file: WeightsFile;
-  readonly #graph: Graph;
-  /** What the graph knows of already. */
-  readonly #declared: Set<string>;
+  readonly #use: Use;
   readonly #module: string;
 
-  constructor(file: WeightsFile, graph: Graph, declared: Set<string>, module: string) {
-    this.#file = file;
-    this.#graph = graph;
-    this.#declared = declared;
+  constructor(use: Use, module: string) {
+    this.#use = use;
     this.#module = module;
   }
 
   at(module: string): Weights {
-    return new Weights(this.#file, this.#graph, this.#declared, this.#full(module));
+    return new Weights(this.#use, this.#full(module));
   }
 
   has(name: string): boolean {
-    return this.#file.checkpoint.tensors.has(this.#full(name));
+    return this.#use.file.checkpoint.tensors.has(this.#full(name));
+  }
+
+  /** Whether matrices are in 8 bits. */
+  get rounded(): boolean {
+    return this.#use.file.precision === "int8";
   }
 
   /** One tensor of real numbers. `as`: another shape for the same numbers. Throws MODEL_INVALID: missing or misshapen. */
@@ -122,23 +127,31 @@ export class Weights {
     return this.#reals(names, shape, [first! * names.length, ...rest]);
   }
 
-  /** The weight of a linear layer, of several stacked ones, [outputs, inputs] each. Throws MODEL_INVALID. */
+  /** The weight of a linear layer, or of several stacked ones, [outputs, inputs] each. Throws MODEL_INVALID. */
   matrix(names: readonly string[], outputs: number, inputs: number): Linear["weight"] {
-    const block = this.#file.precision === "int8" ? BLOCKS.find((size) => inputs % size === 0) : undefined;
+    const { rounding } = this.#use;
     const shape = [outputs, inputs];
+    if (!this.rounded) return { plain: this.stacked(names, shape) };
+    if (rounding === "columns" && names.length === 1) {
+      return {
+        columns: this.#declare(names, shape, { kind: "columns", inputs }, "int8", [inputs, outputs]),
+        scales: this.#declare(names, shape, { kind: "column scales", inputs }, "float32", [outputs]),
+      };
+    }
+    const block = BLOCKS.find((size) => inputs % size === 0);
     // A width that no block divides is that of a toy; it stays as it is.
     if (block === undefined) return { plain: this.stacked(names, shape) };
     const rows = names.length * outputs;
     const blocks = inputs / block;
     return {
-      rounded: this.#declare(names, shape, { kind: "rounded", block }, "uint8", [rows, blocks, block]),
-      scales: this.#declare(names, shape, { kind: "scales", block }, "float32", [rows * blocks]),
+      blocks: this.#declare(names, shape, { kind: "blocks", block }, "uint8", [rows, blocks, block]),
+      scales: this.#declare(names, shape, { kind: "block scales", block }, "float32", [rows * blocks]),
       block,
     };
   }
 
   #reals(names: readonly string[], shape: readonly number[], as: readonly number[]): Value {
-    const kind = this.#graph.real;
+    const kind = this.#use.graph.real;
     return this.#declare(names, shape, { kind }, kind, as);
   }
 
@@ -146,50 +159,20 @@ export class Weights {
     names: readonly string[],
     shape: readonly number[],
     form: Form,
-    type: "float32" | "float16" | "uint8",
+    type: DataType,
     as: readonly number[],
   ): Value {
+    const { file, graph, declared } = this.#use;
     const full = names.map((name) => this.#full(name));
-    const place = this.#file.place(full, shape, form);
+    const place = file.place(full, shape, form);
     const stem = full.join("|");
-    const name = form.kind === "rounded" || form.kind === "scales" ? `${stem}.${form.kind}` : stem;
-    if (this.#declared.has(name)) return name as Value;
-    this.#declared.add(name);
-    return this.#graph.external(name, type, as, { file: WEIGHTS_FILE, ...place });
+    const name = form.kind === graph.real ? stem : `${stem} ${form.kind}`;
+    if (declared.has(name)) return name as Value;
+    declared.add(name);
+    return graph.external(name, type, as, { file: WEIGHTS_FILE, ...place });
   }
 
   #full(name: string): string {
     return this.#module ? `${this.#module}.${name}` : name;
   }
-}
-
-function bytesIn(numbers: number, form: Form): number {
-  if (form.kind === "float32") return 4 * numbers;
-  if (form.kind === "float16") return 2 * numbers;
-  return form.kind === "rounded" ? numbers : (4 * numbers) / form.block;
-}
-
-/** `floats`: whole blocks, since what is read at a time is a multiple of every block's size. */
-function convert(floats: Float32Array<ArrayBuffer>, form: Form): Uint8Array {
-  if (form.kind === "float32") return new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
-  if (form.kind === "float16") return new Uint8Array(new Float16Array(floats).buffer);
-  const { block } = form;
-  const scales = scalesOf(floats, block);
-  if (form.kind === "scales") return new Uint8Array(scales.buffer);
-  const rounded = new Uint8Array(floats.length);
-  for (let i = 0; i < floats.length; i++) {
-    const scale = scales[Math.floor(i / block)]!;
-    rounded[i] = scale === 0 ? 128 : Math.round(floats[i]! / scale) + 128;
-  }
-  return rounded;
-}
-
-function scalesOf(floats: Float32Array, block: number): Float32Array<ArrayBuffer> {
-  const scales = new Float32Array(floats.length / block);
-  for (let b = 0; b < scales.length; b++) {
-    let most = 0;
-    for (let i = b * block; i < (b + 1) * block; i++) most = Math.max(most, Math.abs(floats[i]!));
-    scales[b] = most / 127;
-  }
-  return scales;
 }

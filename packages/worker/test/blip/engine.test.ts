@@ -147,6 +147,9 @@ test("a device that can't be had is DEVICE_UNAVAILABLE, never another one in its
   const unavailable = { code: "DEVICE_UNAVAILABLE", message: expect.stringContaining("CUDA") };
   await expect(load("cuda:99")).rejects.toMatchObject(unavailable);
   await expect(load("gpu")).rejects.toMatchObject({ code: "INVALID_OPTION" });
+  await compileEngine(join(PARITY_CASES, CASE), { ...ref, precision: "int8" }, folder.at("int8"));
+  const int8 = loadEngine(folder.at("int8"), { threads: 1, device: "cuda" });
+  await expect(int8).rejects.toMatchObject({ code: "INVALID_OPTION", message: expect.stringContaining("int8") });
 });
 
 test("a model that computes nonsense is ENGINE_FAILED, not a caption", async () => {

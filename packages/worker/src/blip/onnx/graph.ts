@@ -49,6 +49,7 @@ const DOMAINS = {
   Unsqueeze: "",
   Where: "",
   BiasGelu: "com.microsoft",
+  DynamicQuantizeMatMul: "com.microsoft",
   FusedMatMul: "com.microsoft",
   MatMulNBits: "com.microsoft",
   MultiHeadAttention: "com.microsoft",
