@@ -5,7 +5,7 @@ const common = { pool: "forks", testTimeout: 30_000, hookTimeout: 60_000 } as co
 export default defineConfig({
   test: {
     // A real S3 server for everything that talks to one; says SKIPPED, and why, where there can be none.
-    globalSetup: ["test/support/s3/global-setup.ts"],
+    globalSetup: ["test/support/cache.ts", "test/support/s3/global-setup.ts"],
     maxWorkers: 2,
     projects: [
       {
