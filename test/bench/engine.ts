@@ -114,8 +114,12 @@ async function agreement(folder: string): Promise<Figure[]> {
   }
   const { stdout } = await run(process.execPath, [here("agreement-process.ts"), JSON.stringify(engines)]);
   return Object.entries(JSON.parse(stdout) as Record<string, Agreement>).flatMap(([precision, found]) => [
-    { name: `agreement.${precision}.cosine`, value: found.meanCosine, unit: "mean, of encoder outputs" },
-    { name: `agreement.${precision}.cosine.least`, value: found.leastCosine, unit: "least, of encoder outputs" },
+    {
+      name: `agreement.${precision}.distance`,
+      value: 1 - found.meanCosine,
+      unit: "1 - cosine of encoder outputs, mean",
+    },
+    { name: `agreement.${precision}.distance.most`, value: 1 - found.leastCosine, unit: "the same, largest" },
     { name: `agreement.${precision}.tokens`, value: found.equalTokens, unit: "of greedy tokens equal" },
   ]);
 }
