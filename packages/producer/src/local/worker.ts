@@ -57,8 +57,8 @@ export class LocalWorker {
     const started = performance.now();
     // A process group of its own, as Ctrl-C is for this process; the channel tells the worker when this process is gone.
     const child = spawn(process.execPath, [ENTRY, ...this.#arguments], {
-      // Set here, or the worker would start itself again to set it, and lose its channel to this process.
-      env: { MALLOC_ARENA_MAX: "2", ...this.#env },
+      // Set here, or the worker would start itself again to set them (its bin says why), and lose its channel to this process.
+      env: { MALLOC_ARENA_MAX: "2", ...this.#env, NODE_OPTIONS: nodeOptions(this.#env) },
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       detached: true,
     });
@@ -102,3 +102,5 @@ function saidError(words: readonly string[]): CapfleetError | null {
   }
   return null;
 }
+
+const nodeOptions = (env: NodeJS.ProcessEnv) => `${env.NODE_OPTIONS ?? ""} --max-semi-space-size=4`.trim();
