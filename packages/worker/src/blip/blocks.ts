@@ -1,14 +1,13 @@
 /** The parts that BLIP's vision and text transformers are made of, each written once for all precisions. */
 import { dataType, float, type Graph, int, ints, type Value } from "./onnx/graph.ts";
 import type { DataType } from "./onnx/schema.ts";
-import type { Weights } from "./weights.ts";
+import type { Matrix, Weights } from "./weights.ts";
 
 /** A linear layer, x·Wᵀ + b. */
 export interface Linear {
   inputs: number;
   outputs: number;
-  /** [outputs, inputs] as in the checkpoint; or in one of the forms with 8 bits (see rounding.ts). */
-  weight: { plain: Value } | { blocks: Value; scales: Value; block: number } | { columns: Value; scales: Value };
+  weight: Matrix;
   /** [outputs]. */
   bias: Value;
 }

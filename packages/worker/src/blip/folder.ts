@@ -2,9 +2,10 @@
 import { engineRefSchema, taskSchema } from "@capfleet/shared/contract";
 import { GRAPH_VERSION } from "@capfleet/shared/models";
 import * as z from "zod";
-import type { GraphName } from "./graphs.ts";
 
 export const ENGINE_FILE = "engine.json";
+/** What graphs there are; an architecture has some of them. See graphs.ts. */
+export type GraphName = "vision" | "greedy" | "sample" | "beam" | "question" | "rank" | "match" | "text";
 export const graphFile = (name: GraphName) => `${name}.onnx`;
 /** The tensors that the graphs refer to. ONNX wants them beside them. */
 export const WEIGHTS_FILE = "weights.bin";

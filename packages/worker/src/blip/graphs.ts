@@ -13,13 +13,11 @@ import { beamInputs, beamSearch } from "./decoding/beam.ts";
 import { likeliest, rowByRow } from "./decoding/rows.ts";
 import { rowsOf, sampled, samplingInputs } from "./decoding/sample.ts";
 import { optionInputs, type Setting } from "./decoding/steps.ts";
+import type { GraphName } from "./folder.ts";
 import { type Dimension, Graph, int, type Value } from "./onnx/graph.ts";
 import { encodeText, languageHead, sourceOf } from "./text.ts";
 import { visionEncoder } from "./vision.ts";
 import type { Weights, WeightsFile } from "./weights.ts";
-
-export const GRAPHS = ["vision", "greedy", "sample", "beam", "question", "rank", "match", "text"] as const;
-export type GraphName = (typeof GRAPHS)[number];
 
 type Build = (graph: Graph, weights: Weights, config: ModelConfig) => void;
 

@@ -3,8 +3,7 @@ import { join } from "node:path";
 import { asCapfleetError, CapfleetError } from "@capfleet/shared/contract";
 import { type Device, parseDevice } from "@capfleet/shared/models";
 import { env, InferenceSession, type Tensor } from "onnxruntime-node";
-import { graphFile } from "./folder.ts";
-import type { GraphName } from "./graphs.ts";
+import { type GraphName, graphFile } from "./folder.ts";
 
 // What goes wrong is thrown, with a code; the runtime's own lines on stderr would only say it again.
 env.logLevel = "fatal";

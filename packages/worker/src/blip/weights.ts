@@ -4,7 +4,6 @@
  * does not grow with the checkpoint.
  */
 import type { Precision } from "@capfleet/shared/contract";
-import type { Linear } from "./blocks.ts";
 import { type Checkpoint, CheckpointReader, elements, type FloatTensor, findTensor } from "./checkpoint/index.ts";
 import { WEIGHTS_FILE } from "./folder.ts";
 import type { Graph, Value } from "./onnx/graph.ts";
@@ -18,6 +17,12 @@ const ALIGNMENT = 64;
  * number of rows in another order than the others: a row's result would depend on how many there are.
  */
 const BLOCKS = [64, 32, 16];
+
+/** The weight of a linear layer: [outputs, inputs] as in the checkpoint, or in one of the forms with 8 bits. */
+export type Matrix =
+  | { plain: Value }
+  | { blocks: Value; scales: Value; block: number }
+  | { columns: Value; scales: Value };
 
 /** How a graph's matrices are rounded in 8 bits; `columns` where it sees one image at a time. See rounding.ts. */
 type Rounding = "blocks" | "columns";
@@ -128,7 +133,7 @@ export class Weights {
   }
 
   /** The weight of a linear layer, or of several stacked ones, [outputs, inputs] each. Throws MODEL_INVALID. */
-  matrix(names: readonly string[], outputs: number, inputs: number): Linear["weight"] {
+  matrix(names: readonly string[], outputs: number, inputs: number): Matrix {
     const { rounding } = this.#use;
     const shape = [outputs, inputs];
     if (!this.rounded) return { plain: this.stacked(names, shape) };
