@@ -15,7 +15,7 @@ import { rowsOf, sampled, samplingInputs } from "./decoding/sample.ts";
 import { optionInputs, type Setting } from "./decoding/steps.ts";
 import type { GraphName } from "./folder.ts";
 import { type Dimension, Graph, int, type Value } from "./onnx/graph.ts";
-import { encodeText, languageHead, sourceOf } from "./text.ts";
+import { encodeText, imageSource, languageHead, questionSource, type Source } from "./text.ts";
 import { visionEncoder } from "./vision.ts";
 import type { Weights, WeightsFile } from "./weights.ts";
 
@@ -164,11 +164,14 @@ function generation(graph: Graph, weights: Weights, config: ModelConfig, of: Sta
   return { decoder: weights.at("text_decoder"), config: config.text, source, options: optionInputs(graph) };
 }
 
-function generationSource(graph: Graph, weights: Weights, config: ModelConfig, of: StatesOf) {
-  const width = of === "image" ? config.vision.width : config.text.width;
-  const states = statesInput(graph, ["groups", "positions", width]);
-  const mask = of === "image" ? null : graph.input("mask", "int32", ["groups", "positions"]);
-  return sourceOf(graph, weights.at("text_decoder.bert"), config.text, { states, width, mask });
+function generationSource(graph: Graph, weights: Weights, config: ModelConfig, of: StatesOf): Source {
+  const bert = weights.at("text_decoder.bert");
+  const { text, vision } = config;
+  if (of === "image") {
+    return imageSource(graph, bert, text, statesInput(graph, ["groups", "positions", vision.width]), vision.width);
+  }
+  const states = statesInput(graph, ["groups", "positions", text.width]);
+  return questionSource(graph, bert, text, states, graph.input("mask", "int32", ["groups", "positions"]));
 }
 
 /** Texts that look at their image: [texts, tokens, width]. */
@@ -177,7 +180,7 @@ function textOfImage(graph: Graph, weights: Weights, config: ModelConfig): Value
   const states = statesInput(graph, ["images", "positions", width]);
   const { ids, mask } = textInputs(graph);
   const encoder = weights.at("text_encoder");
-  const source = sourceOf(graph, encoder, config.text, { states, width });
+  const source = imageSource(graph, encoder, config.text, states, width);
   return encodeText(graph, encoder, config.text, { ids, mask, source });
 }
 

@@ -112,6 +112,11 @@ export class Weights {
     return new Weights(this.#use, this.#full(module));
   }
 
+  /** The same for a part of the graph that sees one image at a time. */
+  get byColumns(): Weights {
+    return new Weights({ ...this.#use, rounding: "columns" }, this.#module);
+  }
+
   has(name: string): boolean {
     return this.#use.file.checkpoint.tensors.has(this.#full(name));
   }

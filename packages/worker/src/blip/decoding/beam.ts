@@ -61,7 +61,7 @@ export function beamSearch(graph: Graph, setting: Setting, inputs: BeamInputs) {
   const { config, options, source } = setting;
   const frame = frameOf(graph, source.groups, inputs, config.vocabulary);
   const { last, turns } = extent(graph, options);
-  const end = loop(graph, "token", turns, initial(graph, setting, frame), (body, turn, state) => {
+  const { state: end } = loop(graph, "token", turns, initial(graph, setting, frame), (body, turn, state) => {
     const [token, history, running, sums, finished, scores, finishedSums, open, ...caches] = state as BeamState;
     const decoded = decode(body, setting, { token, turn, caches });
     const step = stepOf(body, turn, last, options);

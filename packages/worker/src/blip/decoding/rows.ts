@@ -28,7 +28,7 @@ export type Pick = (graph: Graph, scores: Value, step: Step) => Value;
 export function rowByRow(graph: Graph, setting: Setting, rows: Value, pick: Pick): { ids: Value; totals: Value } {
   const { config, options } = setting;
   const { last, turns } = extent(graph, options);
-  const [, , total, history] = loop(graph, "token", turns, initial(graph, setting, rows), (body, turn, state) => {
+  const { state: end } = loop(graph, "token", turns, initial(graph, setting, rows), (body, turn, state) => {
     const [token, live, total, history, ...caches] = state as [Value, Value, Value, Value, ...Value[]];
     const decoded = decode(body, setting, { token, turn, caches });
     const step = stepOf(body, turn, last, options);
@@ -45,6 +45,7 @@ export function rowByRow(graph: Graph, setting: Setting, rows: Value, pick: Pick
     const newHistory = body.op("Concat", [history, next], { axis: int(1) });
     return { again: any(body, stillLive), state: [next, stillLive, newTotal, newHistory, ...decoded.caches] };
   });
+  const [, , total, history] = end;
   return { ids: history!, totals: graph.op("Squeeze", [total!, graph.int64([1])]) };
 }
 

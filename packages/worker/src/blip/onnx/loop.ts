@@ -15,11 +15,13 @@ export interface Turn {
   again: Value;
   /** The new state, in the order of the old. */
   state: Value[];
+  /** Values that are kept from every turn. */
+  kept?: (Omit<State, "initial"> & { value: Value })[];
 }
 
 /**
  * At most `turns` (int64 []) turns, at least one. `body` adds the nodes of one turn to the graph it is given; `turn`,
- * int64 [], counts from 0. Returns the last state.
+ * int64 [], counts from 0. Returns the last state, and what was kept, stacked: [turns made, ...shape].
  */
 export function loop(
   graph: Graph,
@@ -27,16 +29,19 @@ export function loop(
   turns: Value,
   states: readonly State[],
   body: (graph: Graph, turn: Value, state: Value[]) => Turn,
-): Value[] {
+): { state: Value[]; kept: Value[] } {
   const inner = graph.inside(name);
   const turn = inner.input(`${name}.turn`, "int64", []);
   inner.input(`${name}.condition`, "bool", []);
   const state = states.map(({ type, shape }, i) => inner.input(`${name}.state.${i}`, type, shape));
   const end = body(inner, turn, state);
+  const kept = end.kept ?? [];
   inner.output(end.again, "bool", []);
   for (const [i, value] of end.state.entries()) inner.output(value, states[i]!.type, states[i]!.shape);
+  for (const { value, type, shape } of kept) inner.output(value, type, shape);
 
   const inputs = [turns, null, ...states.map(({ initial }) => initial)];
-  const wanted = states.map((_, i) => i);
-  return graph.ops("Loop", inputs, wanted, { body: subgraph(inner) });
+  const wanted = [...states, ...kept].map((_, i) => i);
+  const outputs = graph.ops("Loop", inputs, wanted, { body: subgraph(inner) });
+  return { state: outputs.slice(0, states.length), kept: outputs.slice(states.length) };
 }
