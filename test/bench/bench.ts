@@ -29,7 +29,7 @@ for (const { name, value, unit } of await suite()) {
   console.log(
     json
       ? JSON.stringify({ name, value: rounded, unit })
-      : `${name.padEnd(60)} ${rounded.toLocaleString("en-US")} ${unit}`,
+      : `${name.padEnd(60)} ${rounded.toLocaleString("en-US", { maximumSignificantDigits: 4 })} ${unit}`,
   );
 }
 process.exit(0);
