@@ -48,7 +48,7 @@ await writeFile(`${output}gallery.html`, await galleryPage(pictured));
 console.log(`
 job outputs  demo-output/{captions,answers,matches}/      (results/, summary.json)
 pictures     demo-output/gallery.html
-next         npx capfleet run caption <folder or s3://…> --out <folder or s3://…> --model <BLIP checkpoint folder>`);
+next         npx capfleet run caption <folder or s3://…> --out <folder or s3://…> --model <checkpoint folder or hub id>`);
 
 function runCapfleet(...args: string[]): Promise<number> {
   const env = { ...process.env, CAPFLEET_STATE: `${output}state` };
