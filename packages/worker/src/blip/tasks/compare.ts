@@ -42,7 +42,8 @@ export const embedImages = (images: Tensor): Output[] =>
 /** Texts alone need no image, so those of all items stand in a batch with each other; a text that several have, once. */
 async function textVectors(model: Model, items: readonly Item[]): Promise<{ embeddings: number[][]; cut: number[] }[]> {
   const different = [...new Set(items.flatMap(({ texts }) => texts))];
-  const { ids } = tokenize(model, different);
+  const { ids, cut } = tokenize(model, different);
+  const cutTexts = new Set(cut.map((i) => different[i]!));
   const vectors = new Map<string, number[]>();
   for (const piece of pieces([ids], TOKENS)) {
     const { embedding } = await model.sessions.run("text", { ...padded(piece.texts) });
@@ -50,7 +51,7 @@ async function textVectors(model: Model, items: readonly Item[]): Promise<{ embe
   }
   return items.map(({ texts }) => ({
     embeddings: texts.map((text) => vectors.get(text)!),
-    cut: tokenize(model, texts).cut,
+    cut: texts.flatMap((text, i) => (cutTexts.has(text) ? [i] : [])),
   }));
 }
 
