@@ -1,7 +1,10 @@
 /**
  * `npm run bench -- engine|pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
- * figure: name, value, unit. Progress goes to stderr.
+ * figure: name, value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which
+ * `--full` takes all layers.
  */
+import { parseArgs } from "node:util";
+import { blip2Figures } from "./blip2.ts";
 import { engineFigures } from "./engine.ts";
 import { pipelineFigures } from "./pipeline.ts";
 import { planFigures } from "./plan.ts";
@@ -12,19 +15,31 @@ export interface Figure {
   unit: string;
 }
 
-const suites: Record<string, () => Promise<Figure[]>> = {
-  engine: engineFigures,
-  pipeline: pipelineFigures,
-  plan: planFigures,
-};
-const [name = "", ...flags] = process.argv.slice(2);
-const suite = suites[name];
-if (!suite || flags.some((flag) => flag !== "--json")) {
-  console.error(`usage: npm run bench -- ${Object.keys(suites).join("|")} [--json]`);
+const USAGE = "usage: npm run bench -- engine [--model blip|blip2 [--full]] | pipeline | plan  [--json]";
+
+function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
+  const options = { json: { type: "boolean" }, model: { type: "string" }, full: { type: "boolean" } } as const;
+  const { values, positionals } = parseArgs({ options, allowPositionals: true });
+  const { json = false, full = false, model = "blip" } = values;
+  const suites: Record<string, () => Promise<Figure[]>> = {
+    ...(values.model === undefined && !full && { pipeline: pipelineFigures, plan: planFigures }),
+    ...(model === "blip" && !full && { engine: engineFigures }),
+    ...(model === "blip2" && { engine: () => blip2Figures({ full }) }),
+  };
+  const figures = positionals.length === 1 ? suites[positionals[0]!] : undefined;
+  if (!figures) throw new Error("no such benchmark");
+  return { figures, json };
+}
+
+let work: ReturnType<typeof wanted>;
+try {
+  work = wanted();
+} catch (error) {
+  console.error(`${(error as Error).message}\n${USAGE}`);
   process.exit(2);
 }
-const json = flags.includes("--json");
-for (const { name, value, unit } of await suite()) {
+const { figures, json } = work;
+for (const { name, value, unit } of await figures()) {
   const rounded = Number(value.toPrecision(4));
   console.log(
     json

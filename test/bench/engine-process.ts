@@ -1,5 +1,7 @@
 /** One measurement of engine.ts: node engine-process.ts '<request>' prints a measurement as JSON. */
+import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { type TaskSpec, taskSpecSchema } from "@capfleet/shared/contract";
 import { loadEngine } from "@capfleet/worker/blip";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -14,6 +16,8 @@ export interface Request {
   texts: number;
   batch: number;
   rounds: number;
+  /** Of captions; by default 20. */
+  newTokens?: number;
 }
 
 export interface Measurement {
@@ -22,6 +26,8 @@ export interface Measurement {
   /** From loading to the end of the first round. */
   firstSeconds: number;
   residentMb: number;
+  /** The most that the process ever had. */
+  peakMb: number;
   /** Since the eleventh part of the rounds. */
   grownMb: number;
   /** Floating-point operations of a round; 0 where they are not counted. */
@@ -40,7 +46,8 @@ async function rounds(): Promise<{ round: () => Promise<unknown>; operations: nu
   if (task === "matmul") return { round: await matmul(), operations: 2 * SIZE ** 3 };
   if (task === "vision") {
     const sessions = await Sessions.open(folder, { threads, device: "cpu" });
-    const pixels = new Tensor("uint8", noise(384 * 384 * 3), [1, 384, 384, 3]);
+    const { size } = JSON.parse(await readFile(join(folder, "engine.json"), "utf8")) as { size: number };
+    const pixels = new Tensor("uint8", noise(size * size * 3), [1, size, size, 3]);
     const round = async () => {
       for (let i = 0; i < batch; i++) await sessions.run("vision", { pixels });
     };
@@ -60,8 +67,8 @@ const texts = () =>
   );
 
 function taskOf(): TaskSpec {
-  const { task, beams } = request;
-  const decoding = { maxNewTokens: 20, minNewTokens: 20, beams };
+  const { task, beams, newTokens = 20 } = request;
+  const decoding = { maxNewTokens: newTokens, minNewTokens: newTokens, beams };
   if (task === "caption") return taskSpecSchema.parse({ name: "caption", decoding });
   if (task === "itm") return taskSpecSchema.parse({ name: "itm", texts: { column: "text" } });
   const short = { maxNewTokens: 5, minNewTokens: 5, beams };
@@ -96,7 +103,7 @@ for (let i = 0; i < request.rounds; i++) {
   if (i === Math.floor(request.rounds / 11)) settledMb = residentMb();
 }
 const grownMb = residentMb() - settledMb;
-console.log(
-  JSON.stringify({ seconds: best, firstSeconds, residentMb: residentMb(), grownMb, operations } satisfies Measurement),
-);
+const peakMb = process.resourceUsage().maxRSS / 1e3;
+const measured: Measurement = { seconds: best, firstSeconds, residentMb: residentMb(), peakMb, grownMb, operations };
+console.log(JSON.stringify(measured));
 process.exit(0);

@@ -8,46 +8,32 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, stat } from "node:fs/promises";
-import { availableParallelism, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { BUNDLED_MODELS } from "@capfleet/shared/config";
-import { PRECISIONS, type Precision } from "@capfleet/shared/contract";
+import type { Precision } from "@capfleet/shared/contract";
 import { engineRef } from "@capfleet/shared/models";
 import { compileEngine } from "@capfleet/worker/blip";
 import type { Agreement } from "./agreement-process.ts";
 import type { Figure } from "./bench.ts";
-import { type Architecture, BLIP_BASE, type Geometry, randomCheckpoint } from "./checkpoint.ts";
-import type { Measurement, Request } from "./engine-process.ts";
+import { type Architecture, BLIP_BASE, blipCheckpoint } from "./checkpoints/blip.ts";
+import { compileApart, measure, reference, say, visionOperations } from "./measure.ts";
 
 const run = promisify(execFile);
-const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const BATCH = 8;
-const say = (text: string) => process.stderr.write(`${text}\n`);
+// fp16 and int8 are BLIP's; int4 is for large language models.
+const PRECISIONS: Precision[] = ["fp32", "fp16", "int8"];
 
 export async function engineFigures(): Promise<Figure[]> {
   const folder = await mkdtemp(join(tmpdir(), "capfleet-bench-"));
   try {
-    const python = process.env.CAPFLEET_REFERENCE_PYTHON;
-    const reference = python ? await transformers(python) : [];
-    if (!python) say("CAPFLEET_REFERENCE_PYTHON is not set: transformers is left out");
-    const figures = [...reference];
+    const figures = await reference("blip.py");
     for (const part of [captions, agreement, severalTexts, memory, compiling]) figures.push(...(await part(folder)));
     return [...figures, ...ratios(figures)];
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-async function transformers(python: string): Promise<Figure[]> {
-  say("transformers …");
-  const threads = String(availableParallelism());
-  const { stdout } = await run(python, [here("reference.py")], { env: { ...process.env, OMP_NUM_THREADS: threads } });
-  return stdout
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line) as Figure);
 }
 
 async function captions(folder: string): Promise<Figure[]> {
@@ -74,20 +60,12 @@ async function captions(folder: string): Promise<Figure[]> {
     if (precision !== "fp32") continue;
     const { seconds, operations } = await measure({ engine, task: "matmul", beams: 1, texts: 0, batch: 1, rounds: 12 });
     const plain = operations / seconds;
-    const achieved = (visionOperations(BLIP_BASE) * BATCH) / vision.seconds;
+    const achieved = (visionOperations(BLIP_BASE.vision) * BATCH) / vision.seconds;
     figures.push({ name: "matmul.fp32", value: plain / 1e9, unit: "GFLOP/s" });
     figures.push({ name: "capfleet.fp32.encoder.flops", value: achieved / 1e9, unit: "GFLOP/s" });
     figures.push({ name: "capfleet.fp32.encoder.share", value: achieved / plain, unit: "of a plain MatMul" });
   }
   return figures;
-}
-
-/** Multiplications and additions of one image: linear layers, attention, patches. */
-function visionOperations({ image, patch, vision: { width, hidden, layers } }: Geometry): number {
-  const patches = Math.floor(image / patch) ** 2;
-  const positions = patches + 1;
-  const layer = 2 * positions * (4 * width ** 2 + 2 * width * hidden) + 4 * positions ** 2 * width;
-  return layers * layer + 2 * patches * width * 3 * patch ** 2;
 }
 
 async function severalTexts(folder: string): Promise<Figure[]> {
@@ -112,7 +90,10 @@ async function agreement(folder: string): Promise<Figure[]> {
   for (const precision of PRECISIONS) {
     engines[precision] = join(folder, `BlipForConditionalGeneration.${precision}`);
   }
-  const { stdout } = await run(process.execPath, [here("agreement-process.ts"), JSON.stringify(engines)]);
+  const { stdout } = await run(process.execPath, [
+    join(import.meta.dirname, "agreement-process.ts"),
+    JSON.stringify(engines),
+  ]);
   return Object.entries(JSON.parse(stdout) as Record<string, Agreement>).flatMap(([precision, found]) => [
     {
       name: `agreement.${precision}.distance`,
@@ -127,17 +108,14 @@ async function agreement(folder: string): Promise<Figure[]> {
 /** A checkpoint of several GB: more layers than any public one has. */
 async function compiling(folder: string): Promise<Figure[]> {
   const checkpoint = join(folder, "huge");
-  const wide = { width: 1408, hidden: 6144, layers: 40, heads: 16 };
+  const wide = { ...BLIP_BASE.vision, width: 1408, hidden: 6144, layers: 40, heads: 16 };
   say("making a checkpoint of several GB …");
-  await randomCheckpoint(checkpoint, "BlipForConditionalGeneration", { ...BLIP_BASE, vision: wide });
+  await blipCheckpoint(checkpoint, "BlipForConditionalGeneration", { ...BLIP_BASE, vision: wide });
   const { size } = await stat(join(checkpoint, "model.safetensors"));
   const figures: Figure[] = [{ name: "compile.checkpoint", value: size / 1e6, unit: "MB" }];
   for (const precision of PRECISIONS) {
     const out = join(folder, `huge.${precision}`);
-    const { stdout } = await run(process.execPath, [here("compile-process.ts"), checkpoint, precision, out]);
-    const { seconds, peakMb } = JSON.parse(stdout) as { seconds: number; peakMb: number };
-    figures.push({ name: `compile.${precision}`, value: seconds, unit: "s" });
-    figures.push({ name: `compile.${precision}.peak`, value: peakMb, unit: "MB of memory at most" });
+    figures.push(...(await compileApart(checkpoint, precision, out)));
     await rm(out, { recursive: true });
   }
   return figures;
@@ -155,19 +133,11 @@ async function compiled(folder: string, architecture: Architecture, precision: P
   const checkpoint = join(folder, architecture);
   if (!existsSync(checkpoint)) {
     say(`making ${architecture} …`);
-    await randomCheckpoint(checkpoint, architecture, BLIP_BASE);
+    await blipCheckpoint(checkpoint, architecture, BLIP_BASE);
   }
   const engine = join(folder, `${architecture}.${precision}`);
   await compileEngine(checkpoint, engineRef(architecture, "random", precision), engine);
   return engine;
-}
-
-async function measure(request: Request): Promise<Measurement> {
-  const { stdout } = await run(process.execPath, [here("engine-process.ts"), JSON.stringify(request)]);
-  const measured = JSON.parse(stdout) as Measurement;
-  const { task, engine, beams, texts } = request;
-  say(`${engine.split("/").at(-1)} ${task} beams ${beams} texts ${texts}: ${measured.seconds.toFixed(3)} s a batch`);
-  return measured;
 }
 
 /** What the figures are for: how much faster than transformers, and 8 bits than 32. */

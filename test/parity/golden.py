@@ -18,7 +18,7 @@ torch.set_num_threads(1)  # small models are faster so
 
 
 class Reference:
-    """A checkpoint as transformers runs it."""
+    """A BLIP checkpoint as transformers runs it. What BLIP-2 does otherwise is in golden_blip2.py."""
 
     def __init__(self, checkpoint):
         self.config = transformers.AutoConfig.from_pretrained(checkpoint)
@@ -26,7 +26,15 @@ class Reference:
         architecture = getattr(transformers, self.config.architectures[0])
         self.model = architecture.from_pretrained(checkpoint, dtype=torch.float32).eval()
         processor, older = (f"{checkpoint}/{name}" for name in ("processor_config.json", "preprocessor_config.json"))
-        self.pre = json.load(open(processor))["image_processor"] if os.path.exists(processor) else json.load(open(older))
+        self.pre = (os.path.exists(processor) and json.load(open(processor)).get("image_processor")) or json.load(open(older))
+
+    def decoder(self):
+        """The model that makes texts, and its end token."""
+        return self.model.text_decoder, self.config.text_config.sep_token_id
+
+    def positions(self):
+        """The most tokens that a text can have."""
+        return self.config.text_config.max_position_embeddings
 
     def resized(self, file):
         """The upright RGB image at the model's size, which is what both sides are given."""
@@ -52,18 +60,18 @@ class Reference:
             answers, margins = zip(*(answer(task, question, pixels) for question in tokens))
             return dict(answers=answers, margins=margins, cut=cut)
         if task["name"] == "embed":
-            vectors = map(self.text_vector, tokens) if task.get("texts") else [self.image_vector(pixels)]
+            vectors = map(self.text_vector, tokens) if task.get("texts") else self.image_vectors(pixels)
             return dict(embeddings=[[round(x, 7) for x in vector.tolist()] for vector in vectors], cut=cut)
         score = self.matching if task["name"] == "itm" else self.similarity
         return dict(scores=[score(text, pixels) for text in tokens], cut=cut)
 
     def encode(self, text):
         """int64 [1, tokens], [CLS] first and [SEP] last, cut to what the model can see."""
-        positions = self.config.text_config.max_position_embeddings
-        return self.tokenizer(text, truncation=True, max_length=positions, return_tensors="pt").input_ids
+        return self.tokenizer(text, truncation=True, max_length=self.positions(), return_tensors="pt").input_ids
 
     def caption(self, task, pixels):
-        captions, margin = self.generate(task, *self.prompted(task, pixels), task.get("captions", 1))
+        prompt, inputs = self.prompted(task, pixels)
+        captions, margin = self.generate(task, prompt, inputs, task.get("captions", 1), prompt)
         return dict(captions=captions, margins=[margin])
 
     def prompted(self, task, pixels):
@@ -77,7 +85,8 @@ class Reference:
 
     def answer(self, task, question, pixels):
         inputs = dict(pixel_values=pixels, input_ids=question, attention_mask=torch.ones_like(question))
-        [answer], margin = self.generate(task, [self.config.text_config.bos_token_id], inputs, 1)
+        start = [self.config.text_config.bos_token_id]
+        [answer], margin = self.generate(task, start, inputs, 1, start)
         return answer, margin
 
     def choose(self, task, question, pixels):
@@ -96,11 +105,11 @@ class Reference:
         best, second = sorted(ranked, key=lambda answer: -answer["rank"])[:2]
         return best, best["rank"] - second["rank"]
 
-    def generate(self, task, prompt, inputs, count):
+    def generate(self, task, prompt, inputs, count, beginning):
         """`count` texts that follow the prompt, and their margin. `score` is of the model's raw probabilities; `rank` is
-        what beam search orders by."""
-        end, beams = self.config.text_config.sep_token_id, task["decoding"].get("beams", 1)
-        decisions = BeamDecisions(self.model.text_decoder) if beams > 1 else None
+        what beam search orders by. `beginning`: the tokens that a text begins with."""
+        (decoder, end), beams = self.decoder(), task["decoding"].get("beams", 1)
+        decisions = BeamDecisions(decoder) if beams > 1 else None
         made = self.model.generate(**inputs, **options(task["decoding"]), num_return_sequences=count, do_sample=False,
                                    return_dict_in_generate=True, output_logits=True, output_scores=True)
         texts = []
@@ -112,7 +121,7 @@ class Reference:
             steps = zip(made.logits, rows, ids)
             score = sum(log_softmax(logits[row], -1)[token].item() for logits, row, token in steps) / len(ids)
             rank = made.sequences_scores[i].item() if decisions else score
-            text = self.tokenizer.decode(prompt + ids, skip_special_tokens=True).strip()
+            text = self.tokenizer.decode(beginning + ids, skip_special_tokens=True).strip()
             texts.append(dict(ids=ids, text=text, score=score, rank=rank))
         if decisions:
             return texts, decisions.margin(count)
@@ -134,8 +143,8 @@ class Reference:
     def similarity(self, text, pixels):
         return self.model(input_ids=text, attention_mask=torch.ones_like(text), pixel_values=pixels, use_itm_head=False).itm_score.item()
 
-    def image_vector(self, pixels):
-        return normalize(self.model.vision_proj(self.model.vision_model(pixels)[0][0, 0]), dim=-1)
+    def image_vectors(self, pixels):
+        return [normalize(self.model.vision_proj(self.model.vision_model(pixels)[0][0, 0]), dim=-1)]
 
     def text_vector(self, text):
         states = self.model.text_encoder(input_ids=text, attention_mask=torch.ones_like(text))[0]

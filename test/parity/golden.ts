@@ -77,6 +77,7 @@ function nameOf(task: TaskSpec): string {
     Object.assign(options, decoding);
   }
   if (task.name === "caption") Object.assign(options, { captions: task.captions, prompt: task.prompt });
+  if (task.name === "vqa" && task.template) options.template = JSON.stringify(task.template);
   if (task.name === "vqa" && task.answers) options.closed = task.answers.length;
   if (task.name === "embed") options.of = task.texts ? "texts" : "images";
   return [task.name, ...Object.entries(options).map(([name, value]) => `${name}=${value}`)].join(" ");

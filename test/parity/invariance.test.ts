@@ -2,7 +2,7 @@
  * A result depends on its own record alone: whatever stands in a batch with it, in whatever order, a record gets the same
  * tokens and, within rounding, the same scores as alone. Records and batches are drawn at random, from a fixed seed.
  */
-import { PRECISIONS, taskSpecSchema } from "@capfleet/shared/contract";
+import { PRECISIONS, type Precision, TASKS, type Task, taskSpecSchema, textsOf } from "@capfleet/shared/contract";
 import type { Item, Output } from "@capfleet/worker/engine";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readPixels } from "../../packages/worker/test/blip/checkpoints.ts";
@@ -13,43 +13,43 @@ const BATCHES = [2, 5, 8, 32];
 
 const QUESTIONS = { column: "question" };
 const TEXTS = { column: "text" };
-/** By the task that says what a checkpoint is for: what is asked of it, and the most texts that a record has. */
-const ASKED = {
-  caption: {
-    texts: 0,
-    tasks: [
-      { name: "caption", decoding: {} },
-      { name: "caption", decoding: { beams: 3, repetitionPenalty: 1.2 }, prompt: "a picture of" },
-      { name: "caption", decoding: { sampling: { seed: 7, temperature: 5, topP: 0.9 } }, captions: 2 },
-    ],
-  },
-  vqa: {
-    texts: 4,
-    tasks: [
-      { name: "vqa", decoding: {}, questions: QUESTIONS },
-      { name: "vqa", decoding: { beams: 3, minNewTokens: 2 }, questions: QUESTIONS },
-      { name: "vqa", decoding: {}, questions: QUESTIONS, answers: ["yes", "no", "two cups and a car", "a star", "3"] },
-    ],
-  },
-  itm: {
-    texts: 5,
-    tasks: [
-      { name: "itm", texts: TEXTS },
-      { name: "itc", texts: TEXTS },
-      { name: "embed", texts: TEXTS },
-      { name: "embed" },
-    ],
-  },
+/** By the tasks that a checkpoint's golden rows are of: what is asked of it. */
+const ASKED: { [name in Task]: object[] } = {
+  caption: [
+    { name: "caption", decoding: {} },
+    { name: "caption", decoding: { beams: 3, repetitionPenalty: 1.2 }, prompt: "a picture of" },
+    { name: "caption", decoding: { sampling: { seed: 7, temperature: 5, topP: 0.9 } }, captions: 2 },
+  ],
+  vqa: [
+    { name: "vqa", decoding: {}, questions: QUESTIONS },
+    { name: "vqa", decoding: { beams: 3, minNewTokens: 2 }, questions: QUESTIONS },
+    { name: "vqa", decoding: {}, questions: QUESTIONS, answers: ["yes", "no", "two cups and a car", "a star", "3"] },
+  ],
+  itm: [{ name: "itm", texts: TEXTS }],
+  itc: [{ name: "itc", texts: TEXTS }],
+  embed: [{ name: "embed", texts: TEXTS }, { name: "embed" }],
 };
+/** The most texts that a record has. */
+const MOST_TEXTS = 4;
 
-const MODELS = ["demo-caption", "demo-vqa", "demo-itm", "default-heads-float16", "vqa-float16-sharded"];
-const cases = casesOf("caption", "vqa", "itm").filter(({ name }) => MODELS.includes(name));
+const MODELS = [
+  ...["demo-caption", "demo-vqa", "demo-itm", "default-heads-float16", "vqa-float16-sharded"],
+  ...["blip2-opt-float16-sharded", "blip2-itm-float16-sharded"],
+];
+/** int4 is for language models. */
+const FITS: { [precision in Precision]: (name: string) => boolean } = {
+  fp32: () => true,
+  fp16: () => false,
+  int8: () => true,
+  int4: (name) => name.startsWith("blip2-opt"),
+};
+const cases = casesOf(...TASKS).filter(({ name }) => MODELS.includes(name));
 const combinations = cases.flatMap((one) =>
-  PRECISIONS.filter((p) => p !== "fp16").map((precision) => ({ one, precision, name: one.name })),
+  PRECISIONS.filter((precision) => FITS[precision](one.name)).map((precision) => ({ one, precision, name: one.name })),
 );
 
 describe.each(combinations)("$name in $precision", ({ one, precision }) => {
-  const { tasks, texts } = ASKED[one.rows[0]!.task.name as keyof typeof ASKED];
+  const tasks = [...new Set(one.rows.map(({ task }) => task.name))].flatMap((name) => ASKED[name]);
   let engine: CompiledEngine;
   beforeAll(async () => {
     engine = await CompiledEngine.of(one, precision);
@@ -61,7 +61,8 @@ describe.each(combinations)("$name in $precision", ({ one, precision }) => {
     const random = generator(20_260_101);
     const all = [...new Set(one.rows.flatMap((row) => row.texts))];
     const records = Array.from({ length: RECORDS }, (_, i) => {
-      const some = Array.from({ length: texts && 1 + below(random, texts) }, () => all[below(random, all.length)]!);
+      const count = textsOf(task) ? 1 + below(random, MOST_TEXTS) : 0;
+      const some = Array.from({ length: count }, () => all[below(random, all.length)]!);
       return { id: `record ${i}`, image: one.rows[below(random, one.rows.length)]!.id, texts: some };
     });
     const label = async (some: typeof records): Promise<Output[]> => {

@@ -2,21 +2,21 @@
 
 make_cases.py [NAME...]      a case or a demo checkpoint; without a name: all
 """
+import filecmp
 import glob
 import json
 import os
-import shutil
 import sys
 
-import torch
-from safetensors.torch import save_file
-from transformers import AutoTokenizer, BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
+from transformers import (Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, BlipForConditionalGeneration, BlipForImageTextRetrieval,
+                          BlipForQuestionAnswering)
 
+from checkpoints import DEMO, write_checkpoint
+from checkpoints_blip2 import write_blip2_checkpoint
 from golden import Reference
+from golden_blip2 import Blip2Reference
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DEMO = f"{HERE}/../demo"
-VOCABULARY = f"{DEMO}/models/demo-caption"
 SCENES = [json.loads(line) for line in open(f"{DEMO}/samples.jsonl")]
 #: Images that the random checkpoints see.
 IMAGES = 6
@@ -46,8 +46,27 @@ ITM = {
     "itm-one-text-head": (3, (60, 12, 96, 100, 1, 3), (32, 64, 3, 1), dict(processor_config=True), 0),
     "itm-wide-text-bfloat16": (4, (64, 4, 40, 96, 4, 5), (96, 160, 1, 6), dict(dtype="bfloat16", tokenizer_json=True), 0),
 }
-ARCHITECTURES = {BlipForConditionalGeneration: CAPTION, BlipForQuestionAnswering: VQA, BlipForImageTextRetrieval: ITM}
-GEOMETRY = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+#: name: seed, (image, patch, width, MLP, layers, heads), Q-Former (queries, width, MLP, layers, heads, every how many of
+#: them attend to the image), OPT (width, MLP, layers, heads, positions, vocabulary), how the files are written, what is
+#: added to the end token's logit.
+BLIP2_OPT = {
+    "blip2-opt-to-last-position": (1, (56, 14, 24, 40, 2, 3), (5, 36, 48, 3, 3, 2), (40, 72, 2, 5, 112, 389), dict(), -2.0),
+    "blip2-opt-float16-sharded": (1, (48, 8, 64, 128, 1, 4), (7, 32, 64, 2, 4, 1), (64, 192, 2, 2, 128, 384), dict(dtype="float16", shards=2, tokenizer="json", lean=True, untied=True), 3.0),
+    "blip2-opt-bfloat16-bin": (1, (60, 12, 40, 96, 2, 5), (11, 40, 48, 4, 2, 3), (96, 128, 1, 3, 128, 400), dict(dtype="bfloat16", bin=True, tokenizer="vocabulary"), 2.2),
+    "blip2-opt-new-layout": (1, (50, 12, 28, 36, 2, 2), (3, 24, 40, 2, 2, 2), (48, 60, 3, 4, 120, 384), dict(processor_config=True), 2.0),
+}
+#: Checkpoints without an image token, as they were made until 2024: transformers can't run them, so theirs are the answers
+#: of their twins with an image token.
+OLD_LAYOUT = {"blip2-opt-old-layout": "blip2-opt-new-layout"}
+BLIP2_ITM = {
+    "blip2-itm-float16-sharded": (1, (64, 16, 64, 96, 1, 2), (6, 64, 96, 2, 4, 2), (), dict(dtype="float16", shards=2, image_token=False), 0),
+    "blip2-itm-bin": (2, (56, 8, 24, 40, 3, 3), (9, 36, 52, 3, 3, 1), (), dict(bin=True, image_token=False, drop_text=True), 0),
+    "blip2-itm-image-token-bfloat16": (3, (42, 14, 48, 80, 2, 4), (13, 56, 40, 4, 7, 3), (), dict(dtype="bfloat16", processor_config=True), 0),
+}
+ARCHITECTURES = {
+    BlipForConditionalGeneration: CAPTION, BlipForQuestionAnswering: VQA, BlipForImageTextRetrieval: ITM,
+    Blip2ForConditionalGeneration: BLIP2_OPT, Blip2ForImageTextRetrieval: BLIP2_ITM,
+}
 
 PROMPTS = ["a", "a picture of", "a photograph of three orange houses above the"]
 QUESTIONS = [
@@ -60,8 +79,14 @@ ANSWERS = ["yes", "no", "1", "2", "3", "blue", "a dog", "two cups and a car", "t
 #: More than are compared in full, so that the first token decides which are.
 MANY_ANSWERS = [f"{number}{word}" for word in ("star", "moon", "key", "cup", "cat", "dog", "bus", "car", "clock", "book", "gray", "pink", "purple", "yellow")
                 for number in ("", "a ", "no ", "one ", "two ", "three ", "many ", "1 ", "2 ", "3 ")] + ANSWERS
+#: The last: what byte-level BPE takes apart otherwise than BERT.
+BLIP2_QUESTIONS = ["color?", QUESTIONS[1], "is it a star? " * 40, "what's  the colour of\nthe CAFÉ's 3 keys, here?"]
+TEMPLATE = "Look: {question}\nShort answer:"
+#: Tokens that reach a model's last position.
+TO_LAST_POSITION = {"narrow-text-to-last-position": 48, "blip2-opt-to-last-position": 107}
 #: temperature, top k, top p; the demo is sure of itself and says one thing only unless it is hot.
 SAMPLING = {
+    "blip2-opt-new-layout": [(1, 0, 1), (0.5, 0, 1), (2, 5, 1), (1.5, 0, 0.8), (3, 12, 0.7)],
     "pixels-beyond-the-last-patch": [(1, 0, 1), (0.5, 0, 1), (2, 5, 1), (1.5, 0, 0.8), (3, 12, 0.7)],
     "demo-caption": [(4, 0, 1), (10, 5, 1), (8, 0, 0.8), (9, 12, 0.7)],
 }
@@ -78,8 +103,8 @@ def caption_tasks(name):
     yield from (task(beams=beams, prompt=prompt) for prompt in PROMPTS for beams in (1, 3))
     yield from (task(captions=captions, beams=beams) for captions, beams in ((3, 3), (4, 5)))
     yield task(captions=2, beams=3, prompt=PROMPTS[1], minNewTokens=6, repetitionPenalty=1.2, lengthPenalty=2)
-    if "last-position" in name:
-        yield from (task(beams=beams, maxNewTokens=48) for beams in (1, 2))
+    if name in TO_LAST_POSITION:
+        yield from (task(beams=beams, maxNewTokens=TO_LAST_POSITION[name]) for beams in (1, 2))
 
 
 def sampling_tasks(name):
@@ -103,78 +128,36 @@ def vqa_tasks(_):
     yield from (dict(task(), answers=answers) for answers in (ANSWERS, MANY_ANSWERS))
 
 
+def blip2_tasks(name):
+    yield from caption_tasks(name)
+    yield from vqa_tasks(name)
+    yield from (dict(task, template=TEMPLATE) for task in vqa_tasks(name) if task["decoding"].get("beams", 1) in (1, 3))
+
+
 def itm_tasks(_):
     yield from (dict(name=name, texts=dict(column="text")) for name in ("itm", "itc", "embed"))
     yield dict(name="embed")
 
 
-TASKS = {BlipForConditionalGeneration: caption_tasks, BlipForQuestionAnswering: vqa_tasks, BlipForImageTextRetrieval: itm_tasks}
+TASKS = {
+    BlipForConditionalGeneration: caption_tasks, BlipForQuestionAnswering: vqa_tasks, BlipForImageTextRetrieval: itm_tasks,
+    Blip2ForConditionalGeneration: blip2_tasks, Blip2ForImageTextRetrieval: itm_tasks,
+}
 
 
 def texts_of(architecture, task, scene):
-    if architecture is BlipForConditionalGeneration or task == dict(name="embed"):
+    if task["name"] == "caption" or task == dict(name="embed"):
         return []
-    if architecture is BlipForQuestionAnswering:
-        return [scene["question"]] if task.get("answers") == MANY_ANSWERS else [scene["question"], *QUESTIONS]
+    if task["name"] == "vqa":
+        others = BLIP2_QUESTIONS if architecture is Blip2ForConditionalGeneration else QUESTIONS
+        return [scene["question"]] if task.get("answers") == MANY_ANSWERS else [scene["question"], *others]
     return [scene["alt"], scene["truth"]["caption"], *TEXTS]
-
-
-def write_checkpoint(out, architecture, seed, vision, text, how, end_bias):
-    """A checkpoint with random weights, in Hugging Face's layout."""
-    shutil.rmtree(out, ignore_errors=True)
-    os.makedirs(out)
-    torch.manual_seed(seed)
-    vocabulary = {word.rstrip("\n"): i for i, word in enumerate(open(f"{VOCABULARY}/vocab.txt"))}
-    end, tied = vocabulary["[SEP]"], not how.get("untied", False)
-    tokens = dict(bos_token_id=vocabulary["[DEC]"], pad_token_id=vocabulary["[PAD]"], eos_token_id=end, sep_token_id=end, vocab_size=len(vocabulary))
-    model = architecture(BlipConfig(
-        text_config=dict(max_position_embeddings=48, tie_word_embeddings=tied, **tokens, **dict(zip(GEOMETRY, text))),
-        vision_config=dict(zip(("image_size", "patch_size", *GEOMETRY), vision)), image_text_hidden_size=32, tie_word_embeddings=tied))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1: weight.normal_(0, 0.12)
-            elif "bias" in name: weight.normal_(0, 0.05)
-            else: weight.normal_(1, 0.05)
-        for name, weight in model.named_parameters():
-            if name.endswith(("predictions.bias", "predictions.decoder.bias")): weight[end] += end_bias
-
-    model.to(getattr(torch, how.get("dtype", "float32"))).save_pretrained(out)
-    if os.path.exists(f"{out}/generation_config.json"): os.remove(f"{out}/generation_config.json")
-    write_weights(out, model, how)
-    if how.get("drop_heads"): edit_json(f"{out}/config.json", lambda config: config["text_config"].pop("num_attention_heads"))
-    if how.get("tokenizer_json"): AutoTokenizer.from_pretrained(VOCABULARY).save_pretrained(out)
-    else:
-        for file in ("vocab.txt", "tokenizer_config.json"): shutil.copyfile(f"{VOCABULARY}/{file}", f"{out}/{file}")
-    pre = dict(json.load(open(f"{VOCABULARY}/preprocessor_config.json")), size=dict(height=vision[0], width=vision[0]))
-    if how.get("processor_config"): write_json(f"{out}/processor_config.json", dict(image_processor=pre, processor_class="BlipProcessor"))
-    else: write_json(f"{out}/preprocessor_config.json", pre)
-    for file in os.listdir(out): os.chmod(f"{out}/{file}", 0o644)
-
-
-def write_weights(out, model, how):
-    """Replaces model.safetensors where the case has its weights in another kind of file, or in several."""
-    shards, bin = how.get("shards", 1), how.get("bin", False)
-    if shards == 1 and not bin: return
-    os.remove(f"{out}/model.safetensors")
-    # A pickle has tied tensors under both names (they share their storage), and public ones have a buffer of positions.
-    tensors = model.state_dict()
-    embeddings = next(name.removesuffix("word_embeddings.weight") for name in tensors if "word_embeddings" in name)
-    if bin: tensors[f"{embeddings}position_ids"] = torch.arange(48)[None]
-    else: tensors = {name: tensors[name].contiguous() for name in tensors if "predictions.decoder" not in name}
-    stem, ending, save = ("pytorch_model", "bin", torch.save) if bin else ("model", "safetensors", lambda part, file: save_file(part, file, dict(format="pt")))
-    names = list(tensors)
-    parts = [names[len(names) * i // shards : len(names) * (i + 1) // shards] for i in range(shards)]
-    files = [f"{stem}-{i + 1:05}-of-{shards:05}.{ending}" if shards > 1 else f"{stem}.{ending}" for i in range(shards)]
-    for part, file in zip(parts, files): save({name: tensors[name] for name in part}, f"{out}/{file}")
-    if shards > 1:
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        places = {name: file for part, file in zip(parts, files) for name in part}
-        write_json(f"{out}/{stem}.{ending}.index.json", dict(metadata=dict(total_size=size), weight_map=places))
 
 
 def write_golden(out, name, architecture, checkpoint, scenes):
     """golden.jsonl: a row per task and image. The images' pixels go where all cases of their size share them."""
-    reference = Reference(checkpoint)
+    blip2 = architecture in (Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval)
+    reference = (Blip2Reference if blip2 else Reference)(checkpoint)
     pixels = {scene["id"]: shared_pixels(reference, scene) for scene in scenes}
     rows = [dict(id=scene["id"], task=task, texts=texts_of(architecture, task, scene)) for task in TASKS[architecture](name) for scene in scenes]
     for row in rows: row.update(reference.label(row["task"], row["texts"], pixels[row["id"]]))
@@ -215,21 +198,27 @@ def rounded(value):
     return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def write_json(file, content):
-    with open(file, "w") as out: json.dump(content, out, indent=2)
-
-
-def edit_json(file, edit):
-    content = json.load(open(file))
-    edit(content)
-    write_json(file, content)
+def write_old_layout(name, twin):
+    """A twin's checkpoint as it would have been before image tokens, with the twin's answers: those that an image token
+    could not have changed. (Repetition penalties look at the prompt, which it is in.)"""
+    *case, how, end_bias = BLIP2_OPT[twin]
+    out, old = f"{HERE}/cases/{twin}", f"{HERE}/cases/{name}"
+    write_blip2_checkpoint(old, Blip2ForConditionalGeneration, *case, dict(image_token=False), end_bias)
+    assert filecmp.cmp(f"{out}/model.safetensors", f"{old}/model.safetensors", shallow=False)
+    rows = [json.loads(line) for line in open(f"{out}/golden.jsonl")]
+    image = json.load(open(f"{out}/config.json"))["image_token_index"]
+    assert not any(image in text["ids"] for row in rows for text in row.get("captions", row.get("answers")))
+    write_rows(f"{old}/golden.jsonl", (row for row in rows if "repetitionPenalty" not in row["task"]["decoding"]))
 
 
 for architecture, cases in ARCHITECTURES.items():
     for name, case in cases.items():
         if sys.argv[1:] and name not in sys.argv[1:]: continue
-        write_checkpoint(f"{HERE}/cases/{name}", architecture, *case)
+        write = write_blip2_checkpoint if architecture.__name__.startswith("Blip2") else write_checkpoint
+        write(f"{HERE}/cases/{name}", architecture, *case)
         write_golden(f"{HERE}/cases/{name}", name, architecture, f"{HERE}/cases/{name}", SCENES[:IMAGES])
+for name, twin in OLD_LAYOUT.items():
+    if not sys.argv[1:] or name in sys.argv[1:]: write_old_layout(name, twin)
 for checkpoint in sorted(glob.glob(f"{DEMO}/models/*")):
     name = os.path.basename(checkpoint)
     if sys.argv[1:] and name not in sys.argv[1:]: continue

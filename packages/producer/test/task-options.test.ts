@@ -80,10 +80,18 @@ describe("each task's options", () => {
       name: "vqa",
       decoding: { ...greedy, maxNewTokens: 3 },
       questions: { given: ["is it?", "-?"] },
+      template: null,
       answers: null,
     });
     expect(specOf("vqa", "--question-column", "q")).toMatchObject({ questions: { column: "q" } });
   });
+
+  test.each([["Question: {question} Answer:"], ["{question}"], ["{question} {question}", "--answers", "yes,no"]])(
+    "vqa: the template %j",
+    (template, ...more) => {
+      expect(specOf("vqa", "--question", "?", "--template", template, ...more)).toMatchObject({ template });
+    },
+  );
 
   test("vqa: a closed list from a file, from commas, or one by one, each answer once", () => {
     const answers = (...args: string[]) => {
@@ -111,6 +119,10 @@ describe("refused, with the names of what does not fit", () => {
     ["caption", ["--question", "?"], /^--question: the task "caption" has no such option .*--num-beams/],
     ["caption", ["--text-column", "alt"], /^--text-column: the task "caption"/],
     ["vqa", [...q, "--prompt", "a"], /^--prompt: the task "vqa"/],
+    ["caption", ["--template", "{question}"], /^--template: the task "caption"/],
+    ["itm", ["--text", "a", "--template", "{question}"], /^--template: the task "itm"/],
+    ["embed", ["--template", "{question}"], /^--template: the task "embed"/],
+    ["vqa", [...q, "--template", "Answer:"], /^--template "Answer:": it lacks \{question\}/],
     ["vqa", [...q, "--num-captions", "2"], /^--num-captions: the task "vqa"/],
     ["itm", ["--text", "a", "--num-beams", "1"], /^--num-beams: the task "itm" .*--text, --text-column/],
     ["itc", ["--text", "a", "--sample"], /^--sample: the task "itc"/],
@@ -167,6 +179,7 @@ describe("refused, with the names of what does not fit", () => {
     ["--prompt", "", " ", "x".repeat(10_001)],
     ["--question", "", "x".repeat(10_001)],
     ["--question-column", ""],
+    ["--template", "", "x".repeat(10_001)],
     ["--text", "\n"],
   ])("values of %s that can't be", (name, ...values) => {
     for (const value of values) {

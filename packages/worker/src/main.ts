@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { endWith, wholeNumber } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION, CapfleetError, PRECISIONS, type Precision } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
-import { modelsCommand } from "./models/command.ts";
+import { modelsCommand, PRECISION_HELP } from "./models/command.ts";
 import { runWorker } from "./worker.ts";
 
 interface RunOptions {
@@ -22,7 +22,7 @@ const program = new Command("capfleet-worker")
   .option("--models <source,…>", "what to run: bundled names, folders, s3:// prefixes or hub ids", (text) =>
     text.split(","),
   )
-  .addOption(new Option("--precision <precision>", "default: fp16 on cuda, int8 on cpu").choices([...PRECISIONS]))
+  .addOption(new Option("--precision <precision>", PRECISION_HELP).choices([...PRECISIONS]))
   .option("--device <device>", "where to run: cpu, cuda or cuda:N", "cpu")
   .option("--slots <n>", "shards in work at once", wholeNumber(64), 2)
   .option("--threads <n>", "threads for inference", wholeNumber(256), availableParallelism())

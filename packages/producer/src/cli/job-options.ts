@@ -17,7 +17,9 @@ export const DEFAULT_MODELS: Record<Task, string> = {
 export const MODEL_FORMS =
   "a bundled or registered model; a checkpoint's folder or s3:// prefix; a hub id, owner/name or owner/name@revision";
 
-const PRECISION_HELP = "how the model computes (default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
+const PRECISION_HELP =
+  "how the model computes; int8, int4: on a CPU; int4: BLIP-2 with OPT " +
+  "(default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
 
 export interface JobOptions extends TaskOptions {
   out: string;
@@ -69,6 +71,7 @@ export const TASK_EXAMPLES = `Tasks:
             capfleet run caption ./photos --out ./labels --num-captions 3 --top-p 0.9 --seed 7
   vqa       capfleet run vqa ./photos --out ./labels --question "is there a dog?" --question "what color is it?"
             capfleet run vqa list.jsonl --out ./labels --question-column question --answers yes,no
+            capfleet run vqa ./photos --out ./labels --model Salesforce/blip2-opt-2.7b --question "How many remotes are there?"
   itm       capfleet run itm ./photos --out ./labels --text "a dog on a lawn"      the probability that it matches
             capfleet run itm list.jsonl --out ./labels --text-column alt
   itc       capfleet run itc ./photos --out ./labels --text "a dog" --text "a cat" cosine similarities

@@ -10,7 +10,7 @@ import { run } from "./run.ts";
 import { serve } from "./serve.ts";
 
 const program = new Command("capfleet")
-  .description("Labels images in bulk with BLIP, from bucket to bucket.")
+  .description("Labels images in bulk with BLIP and BLIP-2, from bucket to bucket.")
   .version(CAPFLEET_VERSION)
   .showSuggestionAfterError(true)
   .addHelpText(

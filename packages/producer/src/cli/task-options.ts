@@ -12,6 +12,7 @@ import {
   MAX_NEW_TOKENS,
   MAX_TEXT_CHARACTERS,
   MAX_TEXTS,
+  QUESTION_SLOT,
   TASKS,
   type Task,
   type TaskSpec,
@@ -35,6 +36,7 @@ export interface TaskOptions {
   prompt?: string;
   question?: string[];
   questionColumn?: string;
+  template?: string;
   answer?: string[];
   answers?: string;
   text?: string[];
@@ -49,12 +51,16 @@ const GENERATION = [
 const TEXTS = ["text", "textColumn"] as const;
 const OPTIONS: Record<Task, readonly (keyof TaskOptions)[]> = {
   caption: [...GENERATION, "numCaptions", "prompt"],
-  vqa: ["question", "questionColumn", "answer", "answers", ...GENERATION],
+  vqa: ["question", "questionColumn", "template", "answer", "answers", ...GENERATION],
   itm: TEXTS,
   itc: TEXTS,
   embed: TEXTS,
 };
 const ALL = new Set(Object.values(OPTIONS).flat());
+
+const TEMPLATE_HELP =
+  `what the model reads, with ${QUESTION_SLOT} where the question goes (default: the model's own: ` +
+  `of BLIP, the question as it is; of BLIP-2, "Question: ${QUESTION_SLOT} Answer:")`;
 
 const text = someText(MAX_TEXT_CHARACTERS);
 const column = someText(1_000);
@@ -79,6 +85,7 @@ export function addTaskOptions(command: Command): Command {
     .optionsGroup("vqa (one of the first two is needed):")
     .option("--question <text>", "asked of every image; may be repeated", many(text, MAX_TEXTS))
     .option("--question-column <name>", "the manifest's field with a question, or a list of them", column)
+    .option("--template <text>", TEMPLATE_HELP, text)
     .option("--answers <file|list>", "the only answers: a file with one a line, or a,b,c")
     .option("--answer <text>", "one of the only answers; may be repeated", many(text, MAX_ANSWERS))
     .optionsGroup("itm, itc (one of them is needed), embed (without: the images):")
@@ -121,6 +128,7 @@ function build(task: Task, options: TaskOptions): TaskSpec {
         name: task,
         decoding: decodingOf(options),
         questions: needed(sourceOf(options, "question", "questionColumn"), task, "question", "questionColumn"),
+        template: templateOf(options),
         answers: answersOf(options),
       };
     case "itm":
@@ -159,6 +167,13 @@ function sourceOf(options: TaskOptions, texts: "question" | "text", column: "que
 function needed(source: TextSource | null, task: Task, ...names: (keyof TaskOptions)[]): TextSource {
   if (source) return source;
   throw invalid(`the task "${task}" needs ${names.map(flag).join(" or ")}`);
+}
+
+/** Null: the model's own. */
+function templateOf({ template }: TaskOptions): string | null {
+  if (template === undefined) return null;
+  if (template.includes(QUESTION_SLOT)) return template;
+  throw invalid(`--template ${JSON.stringify(template)}: it lacks ${QUESTION_SLOT}, the place of the question`);
 }
 
 /** The closed list of answers; null where there is none. */

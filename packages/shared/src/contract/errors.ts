@@ -33,7 +33,7 @@ export const ERRORS = {
   INVALID_OPTION: {
     scope: "usage",
     retryable: false,
-    what: "An option's value is out of its range or of the wrong kind, or the option goes with another task or option only.",
+    what: "An option's value is out of its range or of the wrong kind, or the option goes with another task, model or option only.",
     fix: "Correct the option that the message names.",
   },
   INVALID_CONFIG: {
@@ -100,7 +100,7 @@ export const ERRORS = {
     scope: "usage",
     retryable: false,
     what: "The checkpoint's architecture, or the form of its files, is not one that capfleet runs.",
-    fix: "Use a BLIP checkpoint whose architecture the message lists as supported, or convert the file as it says.",
+    fix: "Use a checkpoint of a kind that the message lists as supported, or convert the file as it says.",
   },
   TASK_UNSUPPORTED: {
     scope: "usage",

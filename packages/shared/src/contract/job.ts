@@ -14,10 +14,10 @@ export const MAX_SHARD_SIZE = 10_000;
 export const ROLLUP_SHARDS = 1000;
 
 /**
- * How an engine computes: all in float32; weights and activations in float16; or weights in 8 bits, with the activations
- * of each linear layer rounded to 8 bits on their way in.
+ * How an engine computes: all in float32; weights and activations in float16; weights in 8 bits, with the activations
+ * of each linear layer rounded to 8 bits on their way in; or the same with a large language model's weights in 4 bits.
  */
-export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
+export const PRECISIONS = ["fp32", "fp16", "int8", "int4"] as const;
 export const precisionSchema = z.enum(PRECISIONS);
 export type Precision = z.infer<typeof precisionSchema>;
 

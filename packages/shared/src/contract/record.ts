@@ -59,9 +59,9 @@ export const resultRowSchema = z.object({
   itc: z.number().optional(),
   /** itm, itc: where the record has several texts, each one's probability or similarity. */
   scores: z.array(z.number()).optional(),
-  /** embed: a vector of length 1. */
+  /** embed: the vector, of length 1, where there is one. */
   embedding: z.array(z.number()).optional(),
-  /** embed: where the record has several texts, one vector each. */
+  /** embed: where there are several: one per text, or all that the model has for an image (BLIP-2: one per query). */
   embeddings: z.array(z.array(z.number())).optional(),
   /** What was done to the record that its owner should know, such as a text that was cut. */
   warnings: z.array(z.string()).optional(),

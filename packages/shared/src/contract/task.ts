@@ -49,6 +49,13 @@ export type Decoding = z.infer<typeof decodingSchema>;
 
 const text = z.string().min(1).max(MAX_TEXT_CHARACTERS);
 
+/** Where a template of questions has the question. */
+export const QUESTION_SLOT = "{question}";
+export const templateSchema = text.refine(
+  (given) => given.includes(QUESTION_SLOT),
+  `a template has ${QUESTION_SLOT} in it`,
+);
+
 /**
  * Where a record's texts come from: the manifest's field of that name, which holds a text or a list of texts, or the
  * job itself, where all records have the same. Exactly one of the two.
@@ -72,6 +79,8 @@ export const taskSpecSchema = z.discriminatedUnion("name", [
     name: z.literal("vqa"),
     decoding: decodingSchema,
     questions: textSourceSchema,
+    /** What the model reads: the question takes the place of each `{question}`. Null: the model's own template. */
+    template: templateSchema.nullable().default(null),
     /** The only answers there are, ranked by likelihood; null: any. */
     answers: z.array(text).min(1).max(MAX_ANSWERS).nullable().default(null),
   }),

@@ -35,7 +35,8 @@ interface Checkpoint {
  * name or a bucket, the checkpoint there. Without a `precision` it is the one that workers run, the last registered
  * of several, and a CPU's where there is none. A hub model that nobody has registered is downloaded.
  *
- * Throws MODEL_NOT_FOUND, MODEL_INVALID, MODEL_UNSUPPORTED, and what `fetchModel` throws.
+ * Throws MODEL_NOT_FOUND, MODEL_INVALID, MODEL_UNSUPPORTED, INVALID_OPTION (a precision that the model does not have),
+ * and what `fetchModel` throws.
  */
 export async function findModel(
   given: string,
@@ -63,7 +64,7 @@ export async function findModel(
   return localModel({ name, folder }, precision ?? run ?? choosePrecision("cpu"), config);
 }
 
-/** The same from the checkpoint alone, as a worker needs it. Throws what `fetchModel` throws. */
+/** The same from the checkpoint alone, as a worker needs it. Throws the same. */
 export async function findLocalModel(
   given: string,
   precision: Precision,
@@ -107,7 +108,11 @@ async function fetchBucket(source: ModelSource & { kind: "bucket" }, config: Con
 }
 
 async function localModel({ name, folder }: Checkpoint, precision: Precision, config: Config): Promise<Model> {
-  const abilities = await checkpointAbilities(folder);
+  const { precisions, ...abilities } = await checkpointAbilities(folder);
+  if (!precisions.includes(precision)) {
+    const message = `${name} can't run as ${precision}, which is for large language models`;
+    throw new CapfleetError("INVALID_OPTION", `${message} (it runs as ${precisions.join(", ")})`);
+  }
   const checkpoint = await checkpointDigest(folder, config.cache);
   return { ref: engineRef(name, checkpoint, precision), ...abilities, folder };
 }

@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promi
 import { join } from "node:path";
 import * as z from "zod";
 import { CapfleetError } from "../contract/errors.ts";
+import { PRECISIONS, type Precision } from "../contract/job.ts";
 import type { Task } from "../contract/task.ts";
 import { cacheError } from "./disk.ts";
 import { ARCHITECTURES } from "./engine.ts";
@@ -12,35 +13,66 @@ import { checkpointFiles } from "./files.ts";
 
 export interface Abilities {
   tasks: readonly Task[];
-  /** The most new tokens that it can make: its positions. */
+  /** The most new tokens that it can make, if it makes texts. */
   maxNewTokens: number;
 }
 
-const configSchema = z.object({
-  architectures: z.array(z.string()).min(1),
-  // transformers' BlipTextConfig has 512 where a checkpoint does not say.
-  text_config: z
-    .object({ max_position_embeddings: z.number().int().default(512) })
-    .default({ max_position_embeddings: 512 }),
+export interface CheckpointAbilities extends Abilities {
+  /** `int4` is for a large language model only: there is little to gain in a small one. */
+  precisions: readonly Precision[];
+}
+
+// What a config does not say is what transformers' BlipTextConfig, Blip2Config and OPTConfig have.
+const configSchema = z.object({ architectures: z.array(z.string()).min(1) });
+const positions = z.number().int().min(1);
+const blipSchema = z.object({
+  text_config: z.object({ max_position_embeddings: positions.default(512) }).prefault({}),
 });
+const blip2Schema = z.object({
+  num_query_tokens: z.number().int().min(1).default(32),
+  text_config: z
+    .object({ model_type: z.string().default("opt"), max_position_embeddings: positions.default(2048) })
+    .prefault({}),
+});
+/** Language models that BLIP-2 may have. */
+const LANGUAGE_MODELS = ["opt"];
 
 /** Throws MODEL_INVALID (no readable config.json) or MODEL_UNSUPPORTED. */
-export async function checkpointAbilities(folder: string): Promise<Abilities> {
+export async function checkpointAbilities(folder: string): Promise<CheckpointAbilities> {
   const file = join(folder, "config.json");
-  let config: z.infer<typeof configSchema>;
   try {
-    config = configSchema.parse(JSON.parse(await readFile(file, "utf8")));
-  } catch (cause) {
-    throw new CapfleetError("MODEL_INVALID", `${file} is not a checkpoint's config (it lacks \`architectures\`?)`, {
-      cause,
-    });
+    return abilitiesIn(JSON.parse(await readFile(file, "utf8")), file);
+  } catch (thrown) {
+    if (thrown instanceof CapfleetError) throw thrown;
+    const at = thrown instanceof z.ZodError ? thrown.issues[0]!.path.join(".") : "";
+    const where = at === "" ? "" : ` (see \`${at}\`)`;
+    throw new CapfleetError("MODEL_INVALID", `${file} is not a checkpoint's config${where}`, { cause: thrown });
   }
-  const architecture = config.architectures[0]!;
-  const tasks = ARCHITECTURES[architecture];
-  if (tasks) return { tasks, maxNewTokens: config.text_config.max_position_embeddings };
-  const known = Object.keys(ARCHITECTURES).join(", ");
-  throw new CapfleetError("MODEL_UNSUPPORTED", `${file}: ${architecture} is not supported (supported: ${known})`);
 }
+
+function abilitiesIn(config: unknown, file: string): CheckpointAbilities {
+  const architecture = configSchema.parse(config).architectures[0]!;
+  const tasks = ARCHITECTURES[architecture];
+  if (!tasks) throw unsupported(file, architecture, Object.keys(ARCHITECTURES));
+  if (architecture === "Blip2ForConditionalGeneration") {
+    return { tasks, maxNewTokens: languageModelTokens(blip2Schema.parse(config), file), precisions: PRECISIONS };
+  }
+  const { max_position_embeddings: maxNewTokens } = blipSchema.parse(config).text_config;
+  return { tasks, maxNewTokens, precisions: PRECISIONS.filter((precision) => precision !== "int4") };
+}
+
+/** The image's vectors stand before the text, and take places too. */
+function languageModelTokens(config: z.infer<typeof blip2Schema>, file: string): number {
+  const { num_query_tokens: queries, text_config } = config;
+  const { model_type: type, max_position_embeddings: positions } = text_config;
+  if (!LANGUAGE_MODELS.includes(type)) throw unsupported(file, `the language model "${type}"`, LANGUAGE_MODELS);
+  if (positions > queries) return positions - queries;
+  const message = `${file}: text_config.max_position_embeddings is ${positions}, of which the image takes ${queries}`;
+  throw new CapfleetError("MODEL_INVALID", message);
+}
+
+const unsupported = (file: string, what: string, supported: readonly string[]) =>
+  new CapfleetError("MODEL_UNSUPPORTED", `${file}: ${what} is not supported (supported: ${supported.join(", ")})`);
 
 /**
  * sha256 over the relevant files' names and bytes. Hashing gigabytes takes a while, so the answer is kept in

@@ -15,6 +15,16 @@ export function parseDevice(given: string): Device {
   return { provider: given === "cpu" ? "cpu" : "cuda", id: Number(found[1] ?? 0) };
 }
 
-/** What was asked for; else float16 on a GPU and 8 bits on a CPU. */
-export const choosePrecision = (device: string, given?: Precision): Precision =>
-  given ?? (parseDevice(device).provider === "cuda" ? "fp16" : "int8");
+/** Their graphs use operators that have kernels on a CPU only, such as DynamicQuantizeMatMul. */
+const CPU_ONLY: readonly Precision[] = ["int8", "int4"];
+
+/**
+ * What was asked for; else float16 on a GPU and 8 bits on a CPU. Throws INVALID_OPTION: no such device, or one that
+ * does not go with the precision.
+ */
+export function choosePrecision(device: string, given?: Precision): Precision {
+  const { provider } = parseDevice(device);
+  if (given === undefined) return provider === "cuda" ? "fp16" : "int8";
+  if (provider === "cpu" || !CPU_ONLY.includes(given)) return given;
+  throw new CapfleetError("INVALID_OPTION", `${given} runs on the CPU only; on ${device} use fp16 or fp32`);
+}

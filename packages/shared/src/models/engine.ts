@@ -7,7 +7,7 @@ import type { EngineRef, Precision } from "../contract/job.ts";
 import type { Task } from "../contract/task.ts";
 
 /** Raised whenever the graphs change in a way that can change an answer. */
-export const GRAPH_VERSION = "blip-2";
+export const GRAPH_VERSION = "blip-3";
 /** The onnxruntime-node that workers run; the worker's tests hold it against the installed package. */
 export const RUNTIME_VERSION = "1.30.0";
 
@@ -22,4 +22,6 @@ export const ARCHITECTURES: Record<string, readonly Task[]> = {
   BlipForConditionalGeneration: ["caption"],
   BlipForQuestionAnswering: ["vqa"],
   BlipForImageTextRetrieval: ["itm", "itc", "embed"],
+  Blip2ForConditionalGeneration: ["caption", "vqa"],
+  Blip2ForImageTextRetrieval: ["itm", "itc", "embed"],
 };

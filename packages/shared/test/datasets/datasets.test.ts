@@ -115,7 +115,7 @@ describe("a manifest", () => {
   });
 
   describe("with a text column", () => {
-    const vqa: TaskSpec = { name: "vqa", decoding, questions: { column: "question" }, answers: null };
+    const vqa: TaskSpec = { name: "vqa", decoding, questions: { column: "question" }, template: null, answers: null };
     const read = async (task: TaskSpec) => (await all(manifest(task).dataset)).map(({ record }) => record);
 
     test("a text or a list of texts stands in the record; what the job gives does not", async () => {

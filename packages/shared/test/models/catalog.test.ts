@@ -1,4 +1,4 @@
-import { cp, mkdir, readdir } from "node:fs/promises";
+import { cp, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -132,6 +132,20 @@ test("a registration that another version wrote is none, and is replaced", async
   expect(await registeredModels("demo-caption", state)).toHaveLength(1);
 });
 
+test("4 bits are for large language models, and refused before a job is made of them", async () => {
+  const refused = { code: "INVALID_OPTION", message: expect.stringMatching(/^demo-vqa .*int4.*fp32, fp16, int8/) };
+  await expect(findLocalModel("demo-vqa", "int4", world.config)).rejects.toMatchObject(refused);
+  await expect(findModel("demo-vqa", "int4", state, world.config)).rejects.toMatchObject(refused);
+
+  const folder = join(world.folder, "blip2");
+  await cp(join(BUNDLED_MODELS, "demo-vqa"), folder, { recursive: true });
+  await writeFile(join(folder, "config.json"), '{"architectures":["Blip2ForConditionalGeneration"]}');
+  const model = await findLocalModel(folder, "int4", world.config);
+  expect(model).toMatchObject({ ref: { precision: "int4" }, tasks: ["caption", "vqa"], maxNewTokens: 2016 });
+  await registerModel(model, state);
+  expect((await findModel(folder, null, state, world.config)).ref).toEqual(model.ref);
+});
+
 test("what is no model says what was looked for", async () => {
   await expect(fetchModel("no-such-model", world.config)).rejects.toMatchObject({ code: "MODEL_NOT_FOUND" });
   await expect(fetchModel("file:///no/such/folder/", world.config)).rejects.toMatchObject({ code: "MODEL_NOT_FOUND" });
@@ -150,4 +164,9 @@ test("devices, and the precision that goes with each", () => {
   expect(choosePrecision("cpu")).toBe("int8");
   expect(choosePrecision("cuda:1")).toBe("fp16");
   expect(choosePrecision("cuda", "fp32")).toBe("fp32");
+  for (const precision of ["int8", "int4"] as const) {
+    expect(choosePrecision("cpu", precision)).toBe(precision);
+    const refused = { code: "INVALID_OPTION", message: expect.stringMatching(`^${precision} .*CPU only; on cuda:1`) };
+    expect(() => choosePrecision("cuda:1", precision)).toThrowError(expect.objectContaining(refused));
+  }
 });

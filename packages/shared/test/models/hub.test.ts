@@ -29,6 +29,17 @@ test("takes pickled weights where there are no safetensors", async () => {
   expect(Object.keys(await contents(await world.fetch())).sort()).toEqual(names);
 });
 
+test("of weights in shards, in two forms, one form is taken", async () => {
+  const { "model.safetensors": _, "pytorch_model.bin": __, ...rest } = files;
+  const shards = (stem: string, ending: string) => [1, 2].map((n) => `${stem}-0000${n}-of-00002.${ending}`);
+  const wanted = [...shards("model", "safetensors"), "model.safetensors.index.json", "merges.txt", "vocab.json"];
+  const others = [...shards("pytorch_model", "bin"), "pytorch_model.bin.index.json", "chat_template.json"];
+  const more = [...wanted, ...others].map((name) => [name, Buffer.from(name)] as const);
+  world.hub.push({ id: REPO, files: { ...rest, ...Object.fromEntries(more) } });
+  const kept = WANTED.filter((name) => name !== "model.safetensors");
+  expect(Object.keys(await contents(await world.fetch()))).toEqual([...kept, ...wanted].sort());
+});
+
 test("the next start asks which commit it is, and nothing else; a pinned commit is not even asked for", async () => {
   const first = await world.fetch();
   world.hub.asked.length = 0;

@@ -7,10 +7,10 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { asCapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
 import { GRAPH_VERSION } from "@capfleet/shared/models";
 import { openCheckpoint } from "./checkpoint/index.ts";
-import { readConfig } from "./config.ts";
+import { readModel } from "./families/index.ts";
 import { ENGINE_FILE, type EngineFile, graphFile, WEIGHTS_FILE } from "./folder.ts";
 import { buildGraphs } from "./graphs.ts";
 import { encodeModel } from "./onnx/graph.ts";
@@ -35,19 +35,24 @@ const isEngine = (folder: string) => existsSync(join(folder, ENGINE_FILE));
  * engine can't be written.
  */
 export async function compileEngine(checkpointDir: string, ref: EngineRef, outDir: string): Promise<void> {
-  const config = await readConfig(checkpointDir);
+  const model = await readModel(checkpointDir);
   const tokenizer = await readTokenizer(checkpointDir);
-  checkVocabulary(checkpointDir, tokenizer, config.text);
+  checkVocabulary(checkpointDir, tokenizer, model.tokenizer);
   const weights = new WeightsFile(await openCheckpoint(checkpointDir), ref.precision);
-  const graphs = buildGraphs(config, weights);
-  const { tasks, text, vision } = config;
+  const graphs = buildGraphs(model.builds(model.preprocessing), weights);
+  if (ref.precision === "int4" && !weights.hasNibbles) {
+    const why = "int4 is for large language models (BLIP-2's OPT) with widths that 32 divides; use int8";
+    throw new CapfleetError("MODEL_UNSUPPORTED", `${checkpointDir}: ${why}`);
+  }
+  const { tasks, vision, positions, generation } = model;
   const engine: EngineFile = {
     graph: GRAPH_VERSION,
     ref,
     tasks: [...tasks],
     weights: weights.size,
     size: vision.size,
-    text: { positions: text.positions, vocabulary: text.vocabulary, start: text.start, end: text.end },
+    positions,
+    generation,
   };
 
   const folder = `${resolve(outDir)}.${randomUUID()}`;

@@ -1,4 +1,4 @@
-/** A compiled BLIP engine, loaded on a device. */
+/** A compiled engine, loaded on a device. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CapfleetError, needsImage, type TaskSpec } from "@capfleet/shared/contract";
@@ -27,12 +27,14 @@ export async function loadEngine(engineDir: string, settings: SessionSettings): 
   const file = await readEngine(engineDir).catch((thrown: unknown) => {
     throw engineFailed(`the engine in ${engineDir} can't be loaded`, thrown);
   });
-  if (file.ref.precision === "int8" && settings.device !== "cpu") {
-    throw new CapfleetError("INVALID_OPTION", `int8 runs on the CPU only; on ${settings.device} use fp16 or fp32`);
+  const { precision } = file.ref;
+  if (precision.startsWith("int") && settings.device !== "cpu") {
+    const message = `${precision} runs on the CPU only; on ${settings.device} use fp16 or fp32`;
+    throw new CapfleetError("INVALID_OPTION", message);
   }
   const texts = await Texts.load(engineDir);
   const sessions = await Sessions.open(engineDir, settings);
-  return new BlipEngine({ file, sessions, texts }, settings.device === "cpu" ? VISION_BATCH.cpu : VISION_BATCH.cuda);
+  return new LoadedEngine({ file, sessions, texts }, settings.device === "cpu" ? VISION_BATCH.cpu : VISION_BATCH.cuda);
 }
 
 async function readEngine(engineDir: string): Promise<EngineFile> {
@@ -42,7 +44,7 @@ async function readEngine(engineDir: string): Promise<EngineFile> {
   throw new CapfleetError("ENGINE_FAILED", `${WEIGHTS_FILE} has ${size} bytes, expected ${file.weights}`);
 }
 
-class BlipEngine implements Engine {
+class LoadedEngine implements Engine {
   readonly info: EngineInfo;
   readonly #model: Model;
   readonly #visionBatch: number;

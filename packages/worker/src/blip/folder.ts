@@ -10,6 +10,19 @@ export const graphFile = (name: GraphName) => `${name}.onnx`;
 /** The tensors that the graphs refer to. ONNX wants them beside them. */
 export const WEIGHTS_FILE = "weights.bin";
 
+/** How a model makes texts. */
+const generationSchema = z.object({
+  vocabulary: z.number().int(),
+  /** Token ids: what a text starts and ends with. */
+  start: z.number().int(),
+  end: z.number().int(),
+  /** Whether the text looks at the image beside it (cross-attention), or the image stands before it in one sequence. */
+  image: z.enum(["beside", "before"]),
+  /** What a question is made into; "{question}" stands for it. */
+  template: z.string(),
+});
+export type Generation = z.infer<typeof generationSchema>;
+
 /** engine.json. */
 export const engineFileSchema = z.object({
   graph: z.literal(GRAPH_VERSION),
@@ -19,13 +32,9 @@ export const engineFileSchema = z.object({
   weights: z.number().int(),
   /** Width and height of the images, in pixels. */
   size: z.number().int(),
-  text: z.object({
-    /** The most tokens that a text can have. */
-    positions: z.number().int(),
-    vocabulary: z.number().int(),
-    /** Token ids: what a text that the model makes starts and ends with. */
-    start: z.number().int(),
-    end: z.number().int(),
-  }),
+  /** The most tokens that a text can have, the start token included. */
+  positions: z.number().int(),
+  /** Null for a model that makes no texts. */
+  generation: generationSchema.nullable(),
 });
 export type EngineFile = z.infer<typeof engineFileSchema>;

@@ -1,6 +1,6 @@
-/** BLIP's vision transformer: pixels to one vector per patch, and one for the image. */
-import { addAndNorm, layerNorm, linear, linearGelu, linearOf, normOf, selfAttention } from "./blocks.ts";
-import type { Preprocessing, VisionConfig } from "./config.ts";
+/** The vision transformer of BLIP and BLIP-2: pixels to one vector per patch, and one for the image. */
+import { linear, linearGelu, linearOf, normOf, type PreNormLayer, preNormLayers, selfAttention } from "./blocks.ts";
+import type { Preprocessing, VisionConfig } from "./images.ts";
 import { dataType, type Graph, int, ints, type Value } from "./onnx/graph.ts";
 import type { Weights } from "./weights.ts";
 
@@ -14,24 +14,22 @@ export function visionEncoder(
 ): Value {
   const { width, hidden, layers, heads, epsilon } = config;
   const norm = (name: string) => normOf(weights.at(name), width, epsilon);
-
-  // Pre-LN: a block's sum goes on to the next one's, whose norm is computed in the same op as the sum.
-  let sum = embeddings(graph, weights.at("embeddings"), config, preprocessing, pixels);
-  let normed = layerNorm(graph, sum, norm("encoder.layers.0.layer_norm1"));
-  for (let i = 0; i < layers; i++) {
-    const layer = weights.at(`encoder.layers.${i}`);
-    const next = i + 1 < layers ? `encoder.layers.${i + 1}.layer_norm1` : "post_layernorm";
-
+  const x = embeddings(graph, weights.at("embeddings"), config, preprocessing, pixels);
+  const all = Array.from({ length: layers }, (_, i): PreNormLayer => {
+    const name = `encoder.layers.${i}`;
+    const layer = weights.at(name);
     const qkv = linearOf(layer.at("self_attn.qkv"), width, 3 * width);
-    const projection = linearOf(layer.at("self_attn.projection"), width, width);
-    const context = selfAttention(graph, normed, qkv, heads);
-    ({ normed, sum } = addAndNorm(graph, context, projection, sum, norm(`encoder.layers.${i}.layer_norm2`)));
-
-    const middle = linearGelu(graph, normed, linearOf(layer.at("mlp.fc1"), width, hidden));
-    const last = linearOf(layer.at("mlp.fc2"), hidden, width);
-    ({ normed, sum } = addAndNorm(graph, middle, last, sum, norm(next)));
-  }
-  return normed;
+    return {
+      attend: (x) => selfAttention(graph, x, qkv, heads),
+      projection: linearOf(layer.at("self_attn.projection"), width, width),
+      middleNorm: norm(`${name}.layer_norm2`),
+      first: linearOf(layer.at("mlp.fc1"), width, hidden),
+      activation: linearGelu,
+      second: linearOf(layer.at("mlp.fc2"), hidden, width),
+      nextNorm: norm(i + 1 < layers ? `encoder.layers.${i + 1}.layer_norm1` : "post_layernorm"),
+    };
+  });
+  return preNormLayers(graph, x, norm("encoder.layers.0.layer_norm1"), all);
 }
 
 function embeddings(

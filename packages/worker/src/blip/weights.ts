@@ -17,15 +17,17 @@ const ALIGNMENT = 64;
  * number of rows in another order than the others: a row's result would depend on how many there are.
  */
 const BLOCKS = [64, 32, 16];
+/** In 4 bits blocks of 64 have the same fault. */
+const NIBBLE_BLOCK = 32;
 
-/** The weight of a linear layer: [outputs, inputs] as in the checkpoint, or in one of the forms with 8 bits. */
+/** The weight of a linear layer: [outputs, inputs] as in the checkpoint, or in one of the forms with 8 or 4 bits. */
 export type Matrix =
   | { plain: Value }
-  | { blocks: Value; scales: Value; block: number }
+  | { blocks: Value; scales: Value; block: number; bits: 8 | 4 }
   | { columns: Value; scales: Value };
 
-/** How a graph's matrices are rounded in 8 bits; `columns` where it sees one image at a time. See rounding.ts. */
-type Rounding = "blocks" | "columns";
+/** How matrices are rounded; `columns` where a graph sees one image at a time. See rounding.ts. */
+type Rounding = "none" | "blocks" | "nibbles" | "columns";
 
 interface Piece {
   tensor: FloatTensor;
@@ -54,8 +56,14 @@ export class WeightsFile {
   }
 
   /** All of the checkpoint's tensors, for use in `graph` and its subgraphs. */
-  in(graph: Graph, rounding: Rounding): Weights {
+  in(graph: Graph): Weights {
+    const rounding = this.precision === "int8" || this.precision === "int4" ? "blocks" : "none";
     return new Weights({ file: this, graph, rounding, declared: new Set() }, "");
+  }
+
+  /** Whether anything is in 4 bits. */
+  get hasNibbles(): boolean {
+    return this.#pieces.some(({ form }) => form.kind === "nibbles");
   }
 
   /** Where the tensors stand, one after the other; new ones get a place. Throws MODEL_INVALID: missing or misshapen. */
@@ -114,16 +122,33 @@ export class Weights {
 
   /** The same for a part of the graph that sees one image at a time. */
   get byColumns(): Weights {
-    return new Weights({ ...this.#use, rounding: "columns" }, this.#module);
+    return this.rounded ? new Weights({ ...this.#use, rounding: "columns" }, this.#module) : this;
+  }
+
+  /** The same for matrices that are in 4 bits where the engine's precision says so: those of large language models. */
+  get large(): Weights {
+    if (this.#use.file.precision !== "int4") return this;
+    return new Weights({ ...this.#use, rounding: "nibbles" }, this.#module);
+  }
+
+  /** The same in float32 whatever the engine's precision. `graph`: this one's, as float32. */
+  exact(graph: Graph): Weights {
+    return new Weights({ ...this.#use, graph, rounding: "none" }, this.#module);
   }
 
   has(name: string): boolean {
     return this.#use.file.checkpoint.tensors.has(this.#full(name));
   }
 
-  /** Whether matrices are in 8 bits. */
+  /** Whether matrices are in 8 or 4 bits. */
   get rounded(): boolean {
-    return this.#use.file.precision === "int8";
+    return this.#use.rounding !== "none";
+  }
+
+  /** A table of which a few rows are looked up. Where matrices are rounded, it is in float16: half the memory. */
+  table(name: string, shape: readonly number[]): Value {
+    if (!this.rounded) return this.tensor(name, shape);
+    return this.#declare([name], shape, { kind: "float16" }, "float16", shape);
   }
 
   /** One tensor of real numbers. `as`: another shape for the same numbers. Throws MODEL_INVALID: missing or misshapen. */
@@ -148,15 +173,18 @@ export class Weights {
         scales: this.#declare(names, shape, { kind: "column scales", inputs }, "float32", [outputs]),
       };
     }
-    const block = BLOCKS.find((size) => inputs % size === 0);
+    const bits = rounding === "nibbles" && inputs % NIBBLE_BLOCK === 0 ? 4 : 8;
+    const block = bits === 4 ? NIBBLE_BLOCK : BLOCKS.find((size) => inputs % size === 0);
     // A width that no block divides is that of a toy; it stays as it is.
     if (block === undefined) return { plain: this.stacked(names, shape) };
     const rows = names.length * outputs;
     const blocks = inputs / block;
+    const [kind, scales] = bits === 4 ? (["nibbles", "nibble scales"] as const) : (["blocks", "block scales"] as const);
     return {
-      blocks: this.#declare(names, shape, { kind: "blocks", block }, "uint8", [rows, blocks, block]),
-      scales: this.#declare(names, shape, { kind: "block scales", block }, "float32", [rows * blocks]),
+      blocks: this.#declare(names, shape, { kind, block }, "uint8", [rows, blocks, (block * bits) / 8]),
+      scales: this.#declare(names, shape, { kind: scales, block }, "float32", [rows * blocks]),
       block,
+      bits,
     };
   }
 
@@ -176,7 +204,7 @@ export class Weights {
     const full = names.map((name) => this.#full(name));
     const place = file.place(full, shape, form);
     const stem = full.join("|");
-    const name = form.kind === graph.real ? stem : `${stem} ${form.kind}`;
+    const name = `${stem} ${form.kind}`;
     if (declared.has(name)) return name as Value;
     declared.add(name);
     return graph.external(name, type, as, { file: WEIGHTS_FILE, ...place });

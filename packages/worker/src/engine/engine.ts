@@ -39,7 +39,7 @@ export type Output =
   | { task: "vqa"; answers: Generated[]; cut: number[] }
   /** One per text: a probability (itm), a cosine similarity (itc). */
   | { task: "itm" | "itc"; scores: number[]; cut: number[] }
-  /** Vectors of length 1: one of the image, or one per text. */
+  /** Vectors of length 1: one per text; or one or several of the image (BLIP-2: one per query). */
   | { task: "embed"; embeddings: number[][]; cut: number[] };
 
 /**

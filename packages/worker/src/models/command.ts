@@ -33,6 +33,8 @@ interface VerifyOptions extends EngineOptions {
   tolerance?: number;
 }
 
+export const PRECISION_HELP =
+  "how it computes; int8, int4: on a CPU; int4: BLIP-2 with OPT (default: fp16 on cuda, int8 on cpu)";
 const SOURCE = "bundled name, folder, s3://bucket/prefix/, or hub id (owner/name, owner/name@revision)";
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -66,7 +68,7 @@ export function modelsCommand(): Command {
     .action((source: string, options: VerifyOptions) => within((around) => verify(source, options, around)));
   onEngine(models, "bench", "Measure an engine on this machine: images per second by threads and images at a time.")
     .addOption(new Option("--task <task>", "default: the model's first").choices([...TASKS]))
-    .addHelpText("after", examples("bench ./blip-image-captioning-base", "bench demo-vqa --precision fp32"))
+    .addHelpText("after", examples("bench demo-vqa --precision fp32", "bench Salesforce/blip2-opt-2.7b --task vqa"))
     .action((source: string, options: BenchOptions) => within((around) => bench(source, options, around)));
   onEngine(models, "publish", "Upload a compiled engine, for workers with CAPFLEET_ENGINES set to the same place.")
     .argument("<to>", "s3://bucket/prefix/, or a folder")
@@ -125,7 +127,8 @@ async function verify(source: string, options: VerifyOptions, around: Surroundin
   if (expected === null) {
     throw new CapfleetError("INVALID_OPTION", `${source} needs --golden: only bundled models have known answers`);
   }
-  const { model, prepared } = await prepare(source, options, around);
+  const tasks = expected.map(({ task }) => task.name);
+  const { model, prepared } = await prepare(source, options, around, tasks);
   const engine = await loadEngine(prepared.folder, { threads: availableParallelism(), device: options.device });
   const found = await compare(engine, expected);
   await engine.release();
@@ -143,7 +146,7 @@ async function verify(source: string, options: VerifyOptions, around: Surroundin
 }
 
 async function bench(source: string, options: BenchOptions, around: Surroundings): Promise<void> {
-  const { model, prepared } = await prepare(source, options, around);
+  const { model, prepared } = await prepare(source, options, around, options.task && [options.task]);
   const { ref, tasks } = model;
   const task = options.task ?? tasks[0]!;
   print(`${ref.model}  ${ref.precision}  ${options.device}  ${task}`);
@@ -164,13 +167,17 @@ async function publish(source: string, to: string, options: EngineOptions, aroun
   print(engines.uriOf(`${model.ref.digest}/`));
 }
 
+/** `tasks`: what the engine will be asked for. Throws TASK_UNSUPPORTED before anything is compiled in vain. */
 async function prepare(
   source: string,
   { precision, device }: EngineOptions,
   { config, stores, progress }: Surroundings,
+  tasks: readonly Task[] = [],
 ) {
   const fetching = { ...progress, stores };
   const model: Model = await findLocalModel(source, choosePrecision(device, precision), config, fetching);
+  const strange = tasks.find((task) => !model.tasks.includes(task));
+  if (strange) throw new CapfleetError("TASK_UNSUPPORTED", `${model.ref.model} can't do "${strange}"`);
   const started = performance.now();
   const prepared = await prepareEngine(model, config, stores, progress);
   progress.end();
@@ -182,7 +189,7 @@ function onEngine(models: Command, name: string, description: string): Command {
     .command(name)
     .description(description)
     .argument("<source>", SOURCE)
-    .addOption(new Option("--precision <precision>", "default: fp16 on cuda, int8 on cpu").choices([...PRECISIONS]))
+    .addOption(new Option("--precision <precision>", PRECISION_HELP).choices([...PRECISIONS]))
     .option("--device <device>", "what it is for: cpu, cuda or cuda:N", "cpu");
 }
 

@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { BUNDLED_MODELS } from "@capfleet/shared/config";
-import { CapfleetError, decodingSchema, type TaskSpec } from "@capfleet/shared/contract";
+import { CapfleetError, decodingSchema, QUESTION_SLOT, type TaskSpec, templateSchema } from "@capfleet/shared/contract";
 import * as z from "zod";
 
 /** One question to the engine, and the answer that it should give. */
@@ -32,7 +32,14 @@ const rowSchema = z.union([
     decoding,
     ...generated,
   }),
-  z.strictObject({ image: z.string(), question: z.string().min(1), answer: z.string(), decoding, ...generated }),
+  z.strictObject({
+    image: z.string(),
+    question: z.string().min(1),
+    template: templateSchema.optional(),
+    answer: z.string(),
+    decoding,
+    ...generated,
+  }),
   z
     .strictObject({
       image: z.string(),
@@ -50,7 +57,7 @@ export async function readGolden(file: string, images: string = dirname(file)): 
     if (row.success) return expectations(where, resolve(images, row.data.image), row.data);
     throw new CapfleetError(
       "INVALID_OPTION",
-      `${where}: expected image and caption; image, question and answer; or image, text and itm or itc`,
+      `${where}: expected image and caption; image, question, answer (and template, with ${QUESTION_SLOT}); or image, text and itm or itc`,
     );
   });
   if (rows.length === 0) throw new CapfleetError("INVALID_OPTION", `${file} has no rows`);
@@ -64,8 +71,8 @@ function expectations(row: string, image: string, golden: z.infer<typeof rowSche
     return [{ ...at, task: { name: "caption", decoding, captions: 1, prompt }, texts: [], text, ids, score }];
   }
   if ("question" in golden) {
-    const { question, answer: text, decoding, ids, score } = golden;
-    const task: TaskSpec = { name: "vqa", decoding, questions: { given: [question] }, answers: null };
+    const { question, template = null, answer: text, decoding, ids, score } = golden;
+    const task: TaskSpec = { name: "vqa", decoding, questions: { given: [question] }, template, answers: null };
     return [{ ...at, task, texts: [question], text, ids, score }];
   }
   return (["itm", "itc"] as const).flatMap((name) => {

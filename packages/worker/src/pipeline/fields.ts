@@ -17,7 +17,7 @@ export function fieldsOf(task: TaskSpec, texts: readonly string[], output: Outpu
     }
     case "embed": {
       const vectors = output.embeddings.map((vector) => vector.map(asFloat32));
-      const fields = texts.length > 1 ? { embeddings: vectors } : { embedding: vectors[0]! };
+      const fields = vectors.length > 1 ? { embeddings: vectors } : { embedding: vectors[0]! };
       return { ...fields, ...warnings("text", texts, output.cut) };
     }
   }

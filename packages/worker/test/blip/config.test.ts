@@ -1,18 +1,19 @@
 import { rm, writeFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { readConfig } from "../../src/blip/config.ts";
+import { readModel } from "../../src/blip/families/index.ts";
 import { editJson, Folder } from "./checkpoints.ts";
 
 test("absent fields have transformers' class defaults", async () => {
   await using folder = await Folder.make();
   await writeFile(folder.at("config.json"), '{"architectures": ["BlipForConditionalGeneration"]}');
   await writeFile(folder.at("preprocessor_config.json"), "{}");
-  const { vision, text, preprocessing, tasks } = await readConfig(folder.path);
+  const { vision, positions, generation, preprocessing, tasks } = await readModel(folder.path);
   expect(tasks).toEqual(["caption"]);
   const sizes = { width: 768, hidden: 3072, layers: 12 };
   expect(vision).toEqual({ ...sizes, heads: 12, epsilon: 1e-5, size: 384, patch: 16, grid: 24 });
-  const ids = { start: 30522, end: 102, pad: 0 };
-  expect(text).toEqual({ ...sizes, heads: 8, epsilon: 1e-12, vocabulary: 30524, positions: 512, ...ids });
+  expect(positions).toBe(512);
+  const made = { vocabulary: 30524, start: 30522, end: 102, image: "beside", template: "{question}" };
+  expect(generation).toEqual(made);
   // A grey of 128, in the units that CLIP's mean and deviation lead to.
   const grey = preprocessing.scale.map((scale, i) => 128 * scale + preprocessing.shift[i]!);
   expect(grey[0]).toBeCloseTo((128 / 255 - 0.48145466) / 0.26862954, 12);
@@ -24,7 +25,7 @@ test("normalisation and rescaling can be switched off, and the size can be one n
   await editJson(folder.at("checkpoint", "preprocessor_config.json"), (config) => {
     Object.assign(config, { do_normalize: false, do_rescale: false, size: 50 });
   });
-  const { preprocessing } = await readConfig(folder.at("checkpoint"));
+  const { preprocessing } = await readModel(folder.at("checkpoint"));
   expect(preprocessing.scale).toEqual([1, 1, 1]);
   expect(preprocessing.shift.map(Math.abs)).toEqual([0, 0, 0]);
 });
@@ -34,15 +35,15 @@ test("the image processor may be in processor_config.json, as transformers 5 wri
   const write = (image_processor?: object) =>
     writeFile(folder.at("checkpoint", "processor_config.json"), JSON.stringify({ image_processor }));
   await write({ size: { height: 50, width: 50 }, rescale_factor: 0.5, image_mean: [0, 0, 0], image_std: [1, 1, 2] });
-  expect((await readConfig(folder.at("checkpoint"))).preprocessing.scale).toEqual([0.5, 0.5, 0.25]);
+  expect((await readModel(folder.at("checkpoint"))).preprocessing.scale).toEqual([0.5, 0.5, 0.25]);
   await write({ size: 51 });
   const invalid = {
     code: "MODEL_INVALID",
     message: expect.stringContaining("processor_config.json: image_processor: size"),
   };
-  await expect(readConfig(folder.at("checkpoint"))).rejects.toMatchObject(invalid);
+  await expect(readModel(folder.at("checkpoint"))).rejects.toMatchObject(invalid);
   await write();
-  expect((await readConfig(folder.at("checkpoint"))).preprocessing.scale[0]).toBeCloseTo(1 / 255 / 0.26862954, 6);
+  expect((await readModel(folder.at("checkpoint"))).preprocessing.scale[0]).toBeCloseTo(1 / 255 / 0.26862954, 6);
 });
 
 // biome-ignore lint/suspicious/noExplicitAny: JSON of any shape
@@ -117,7 +118,7 @@ test.each(cases)("%s is refused, naming file and field", async (_, file, edit, c
   await using folder = await Folder.withCheckpoint("pixels-beyond-the-last-patch");
   const path = folder.at("checkpoint", file);
   await editJson(path, edit);
-  const error = await readConfig(folder.at("checkpoint")).catch((thrown: unknown) => thrown);
+  const error = await readModel(folder.at("checkpoint")).catch((thrown: unknown) => thrown);
   expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
   expect((error as Error).message).toContain(path);
 });
@@ -127,7 +128,7 @@ test.each([CONFIG, PREPROCESSOR])("%s missing or not JSON is MODEL_INVALID", asy
   const path = folder.at("checkpoint", name);
   const invalid = (message: string) => ({ code: "MODEL_INVALID", message: expect.stringContaining(message) });
   await writeFile(path, '{"architectures": [');
-  await expect(readConfig(folder.at("checkpoint"))).rejects.toMatchObject(invalid(`${path} is not JSON`));
+  await expect(readModel(folder.at("checkpoint"))).rejects.toMatchObject(invalid(`${path} is not JSON`));
   await rm(path);
-  await expect(readConfig(folder.at("checkpoint"))).rejects.toMatchObject(invalid(`${path} is missing`));
+  await expect(readModel(folder.at("checkpoint"))).rejects.toMatchObject(invalid(`${path} is missing`));
 });

@@ -91,7 +91,7 @@ test("the loop stops when the last caption has ended, and fills up the others wi
     const { states } = await sessions.run("vision", { pixels: new Tensor("uint8", pixels, shape) });
     const { ids } = await sessions.run("greedy", {
       states: states!,
-      prompt: int64([START], [1]),
+      prompt: int64(Array(chosen.length).fill(START), [chosen.length, 1]),
       max_new_tokens: int64([20], []),
       min_new_tokens: int64([0], []),
       repetition_penalty: float32([1], []),
@@ -100,10 +100,10 @@ test("the loop stops when the last caption has ended, and fills up the others wi
   };
   const lengths = golden.map(({ ids }) => ids.length - 1);
   const [one, three, eight] = [1, 3, 8].map((length) => lengths.indexOf(length)) as [number, number, number];
-  expect((await run(one)).dims).toEqual([1, 2]);
+  expect((await run(one)).dims).toEqual([1, 1]);
   const { dims, ids } = await run(three, eight, one);
-  expect(dims).toEqual([3, 9]);
-  const padded = [three, eight, one].map((i) => [...golden[i]!.ids, ...Array(8).fill(PAD)].slice(0, 9));
+  expect(dims).toEqual([3, 8]);
+  const padded = [three, eight, one].map((i) => [...golden[i]!.ids.slice(1), ...Array(8).fill(PAD)].slice(0, 8));
   expect(ids).toEqual(padded);
   await sessions.release();
 });

@@ -74,7 +74,7 @@ async function run(engine: string, name: GraphName, feeds: Record<string, Tensor
 }
 
 const DECODING = {
-  prompt: int64([5], [1]),
+  prompt: int64([5, 5, 5], [3, 1]),
   max_new_tokens: int64([20], []),
   min_new_tokens: int64([0], []),
   repetition_penalty: float32([1], []),

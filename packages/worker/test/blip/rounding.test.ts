@@ -35,6 +35,26 @@ test.each([1, 2, 8])("blocks: each number is within half a scale of what it was,
   expect([...blocks.subarray(96)]).toEqual(Array(32).fill(128));
 });
 
+test.each([1, 2, 4])("nibbles: each number is within a scale of what it was, read in %i parts", async (parts) => {
+  const scales = floats(await converted({ kind: "nibble scales", block: 32 }, parts));
+  const bytes = await converted({ kind: "nibbles", block: 32 }, parts);
+  const nibbles = [...bytes].flatMap((byte) => [byte % 16, byte >> 4]);
+  for (const [i, nibble] of nibbles.entries()) {
+    const scale = Math.abs(scales[Math.floor(i / 32)]!);
+    const number = (nibble - 8) * scales[Math.floor(i / 32)]!;
+    // Half a scale, but at the end that has one level less.
+    expect(Math.abs(number - ROWS[i]!)).toBeLessThanOrEqual((nibble === 15 ? 1 : 0.5) * scale + 1e-6);
+  }
+  for (let block = 0; block < 3; block++) {
+    const at = block * 32;
+    const most = ROWS.subarray(at, at + 32).reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
+    const place = ROWS.indexOf(most, at);
+    expect(nibbles[place]).toBe(0);
+    expect(-8 * scales[block]!).toBeCloseTo(most, 6);
+  }
+  expect(nibbles.slice(96)).toEqual(Array(32).fill(8));
+});
+
 test.each([1, 2])(
   "columns: transposed, in 7 bits, each number within half a scale, read in %i parts",
   async (parts) => {

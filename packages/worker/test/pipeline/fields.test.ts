@@ -7,7 +7,7 @@ const decoding = decodingSchema.parse({});
 const made = (text: string, score: number): Generated => ({ ids: [1], text, score, rank: score });
 const caption = (captions: number): TaskSpec => ({ name: "caption", decoding, captions, prompt: null });
 const column = { column: "c" };
-const vqa: TaskSpec = { name: "vqa", decoding, questions: column, answers: null };
+const vqa: TaskSpec = { name: "vqa", decoding, questions: column, template: null, answers: null };
 const itm: TaskSpec = { name: "itm", texts: column };
 const itc: TaskSpec = { name: "itc", texts: column };
 const embed: TaskSpec = { name: "embed", texts: column };
@@ -54,6 +54,27 @@ const CASES: [string, TaskSpec, string[], Output, object][] = [
     { itc: -0.5, warnings: ["the text is too long for the model: its end was cut off"] },
   ],
   ["an image's vector", images, [], { task: "embed", embeddings: [[0.6, -0.8]], cut: [] }, { embedding: [0.6, -0.8] }],
+  [
+    "an image's vectors",
+    images,
+    [],
+    {
+      task: "embed",
+      embeddings: [
+        [0.6, -0.8],
+        [0, 1],
+        [1, 0],
+      ],
+      cut: [],
+    },
+    {
+      embeddings: [
+        [0.6, -0.8],
+        [0, 1],
+        [1, 0],
+      ],
+    },
+  ],
   ["a text's vector", embed, ["t"], { task: "embed", embeddings: [[1, 0]], cut: [] }, { embedding: [1, 0] }],
   [
     "texts' vectors",

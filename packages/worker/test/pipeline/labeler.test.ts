@@ -41,7 +41,7 @@ const start = () => {
 
 test("a record's own texts, or those of the job; the image's pixels go with them", async () => {
   const { host, labeler } = start();
-  const column = jobOf({ name: "vqa", decoding, questions: { column: "q" }, answers: null });
+  const column = jobOf({ name: "vqa", decoding, questions: { column: "q" }, template: null, answers: null });
   const own: InputRecord = { id: "1", image: picture, texts: ["one?", "two?"] };
   const answers = ["one?", "two?"].map((question) => ({ question, answer: question, score: 0 }));
   expect(await labeler.label(own, column, signal)).toEqual({ answers });

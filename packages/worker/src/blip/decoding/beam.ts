@@ -8,23 +8,10 @@
  * length, scores no better than the worst of `beams` finished ones, or when nothing can go on. Closed, it goes along in
  * the batch, but nothing that it does counts.
  */
-import { cast } from "../blocks.ts";
+import { cast, numbered, sizeOf } from "../blocks.ts";
 import { type Graph, int, ints, type Value } from "../onnx/graph.ts";
 import { loop, type State } from "../onnx/loop.ts";
-import {
-  allInRow,
-  any,
-  decode,
-  emptyCaches,
-  extent,
-  filled,
-  firstToken,
-  IMPOSSIBLE,
-  process,
-  type Setting,
-  type Step,
-  stepOf,
-} from "./steps.ts";
+import { allInRow, any, decode, decoderState, filled, IMPOSSIBLE, process, type Setting } from "./steps.ts";
 
 export interface BeamInputs {
   /** int64 []. */
@@ -44,6 +31,9 @@ interface Frame extends BeamInputs {
   /** int64 [1]. */
   beamCount: Value;
   doubleCount: Value;
+  /** int64 [1], groups × beams, and int64 [rows]: 0, 1, 2, … */
+  rows: Value;
+  numbers: Value;
   /** int64 [2]: [groups, beams]. */
   shape: Value;
   /** int64 [groups, beams]: 0, 1, 2, … in each row. */
@@ -53,44 +43,41 @@ interface Frame extends BeamInputs {
 }
 
 /**
- * The kept hypotheses of each group, the best first. `ids`: int64 [groups, beams, tokens], prompt included, padding
- * after the end. `ranks`: float32 [groups, beams], their scores. `totals`: float32 [groups, beams], the sums of the new
- * tokens' log-probabilities without penalties.
+ * The kept hypotheses of each group, the best first. `ids`: int64 [groups, beams, new tokens], padding after the end.
+ * `ranks`: float32 [groups, beams], their scores. `totals`: float32 [groups, beams], the sums of the tokens'
+ * log-probabilities without penalties.
  */
 export function beamSearch(graph: Graph, setting: Setting, inputs: BeamInputs) {
-  const { config, options, source } = setting;
-  const frame = frameOf(graph, source.groups, inputs, config.vocabulary);
-  const { last, turns } = extent(graph, options);
-  const { state: end } = loop(graph, "token", turns, initial(graph, setting, frame), (body, turn, state) => {
-    const [token, history, running, sums, finished, scores, finishedSums, open, ...caches] = state as BeamState;
-    const decoded = decode(body, setting, { token, turn, caches });
-    const step = stepOf(body, turn, last, options);
-    const raw = body.op("LogSoftmax", [decoded.logits], { axis: int(-1) });
+  const { decoder, options } = setting;
+  const frame = frameOf(graph, decoder.groups, inputs, decoder.vocabulary);
+  const states = [...initial(graph, decoder.start.tokens, frame), ...decoderState(graph, decoder)];
+  const { state: end } = loop(graph, "token", options.maxNewTokens, states, (body, turn, state) => {
+    const [history, running, sums, finished, scores, finishedSums, open, ...decoderPart] = state as BeamState;
+    const decoded = decode(body, decoder, decoderPart, frame.rows);
+    const logits = body.op("Gather", [decoded.logits, body.op("Div", [frame.numbers, decoded.each])]);
+    const raw = body.op("LogSoftmax", [logits], { axis: int(-1) });
     const flat = rowsOf(body, history);
-    const processed = process(body, raw, flat, step, setting);
+    const processed = process(body, raw, flat, turn, setting);
     const best = continuations(body, frame, { raw, processed, running, sums });
     const ends = body.op("Or", [
-      body.op("Equal", [best.tokens, body.int64(config.end)]),
-      body.op("Greater", [body.op("Add", [step.made, body.int64(2)]), options.maxNewTokens]),
+      body.op("Equal", [best.tokens, body.int64(decoder.end)]),
+      body.op("Greater", [body.op("Add", [turn, body.int64(2)]), options.maxNewTokens]),
     ]);
 
-    const next = goOn(body, frame, best, ends, step, { running, sums });
+    const next = goOn(body, frame, best, ends);
     const nextRows = rowNumbers(body, next.beams, frame.groupNumbers, frame.beamCount);
     const nextHistory = append(body, body.op("Gather", [flat, nextRows]), next.tokens);
-    const order = body.op("Reshape", [nextRows, body.int64([-1])]);
+    const parents = body.op("Div", [body.op("Reshape", [nextRows, body.int64([-1])]), decoded.each]);
 
     const candidates = append(
       body,
       body.op("Gather", [flat, rowNumbers(body, best.beams, frame.groupNumbers, frame.beamCount)]),
       best.tokens,
     );
-    const length = newTokens(body, step);
-    const counts = body.op("And", [
-      body.op("And", [ends, firstHalf(body, frame)]),
-      body.op("And", [open, body.op("Not", [step.inPrompt])]),
-    ]);
+    const length = cast(body, body.op("Add", [turn, body.int64(1)]), "float32");
+    const counts = body.op("And", [body.op("And", [ends, firstHalf(body, frame)]), open]);
     const ranks = body.op("Div", [best.scores, body.op("Pow", [length, frame.lengthPenalty])]);
-    const kept = keepBest(body, frame, config.pad, {
+    const kept = keepBest(body, frame, decoder.pad, {
       ids: [finished, candidates],
       scores: [scores, body.op("Where", [counts, ranks, body.float32([IMPOSSIBLE], [])])],
       sums: [finishedSums, best.sums],
@@ -100,11 +87,10 @@ export function beamSearch(graph: Graph, setting: Setting, inputs: BeamInputs) {
     const hope = body.op("Div", [leader, body.op("Pow", [length, frame.lengthPenalty])]);
     const worst = body.op("ReduceMin", [kept.scores], { axes: ints(1), keepdims: int(1) });
     const improvable = body.op("And", [body.op("Greater", [hope, worst]), body.op("Not", [allInRow(body, ends)])]);
-    const stillOpen = body.op("And", [open, body.op("Or", [improvable, step.inPrompt])]);
+    const stillOpen = body.op("And", [open, improvable]);
     return {
       again: any(body, stillOpen),
       state: [
-        body.op("Reshape", [next.tokens, body.int64([-1, 1])]),
         nextHistory,
         next.running,
         next.sums,
@@ -112,55 +98,56 @@ export function beamSearch(graph: Graph, setting: Setting, inputs: BeamInputs) {
         kept.scores,
         kept.sums,
         stillOpen,
-        ...decoded.caches.map((cache) => body.op("Gather", [cache, order])),
+        ...decoded.next(body.op("Reshape", [next.tokens, body.int64([-1, 1])]), parents),
       ],
     };
   });
-  const [, , , , ids, ranks, totals] = end as BeamState;
-  return { ids, ranks, totals };
+  const [, , , ids, ranks, totals] = end as BeamState;
+  const made = [sizeOf(graph, decoder.start.tokens, 1), sizeOf(graph, ids, 2), graph.int64([2])];
+  return { ids: graph.op("Slice", [ids, ...made]), ranks, totals };
 }
 
-/** Token; ids, scores and raw sums of the beams; ids, scores and raw sums of the finished; open; caches. */
-type BeamState = [Value, Value, Value, Value, Value, Value, Value, Value, ...Value[]];
+/** Ids, scores and raw sums of the beams; ids, scores and raw sums of the finished; open; the decoder's state. */
+type BeamState = [Value, Value, Value, Value, Value, Value, Value, ...Value[]];
 
 function frameOf(graph: Graph, groups: Value, { beams, lengthPenalty }: BeamInputs, vocabulary: number): Frame {
   const beamCount = graph.op("Reshape", [beams, graph.int64([1])]);
   const shape = graph.op("Concat", [groups, beamCount], { axis: int(0) });
-  const column = graph.op("Concat", [groups, graph.int64([1])], { axis: int(0) });
-  const count = (over: Value, axis: number) =>
-    graph.op("CumSum", [graph.op("Expand", [graph.int64([1]), over]), graph.int64(axis)], { exclusive: int(1) });
+  const rows = graph.op("Mul", [groups, beamCount]);
+  const numbers = numbered(graph, rows);
+  const groupNumbers = graph.op("Unsqueeze", [numbered(graph, groups), graph.int64([1])]);
+  const grid = graph.op("Reshape", [numbers, shape]);
   return {
     beams,
     lengthPenalty,
     vocabulary: graph.int64(vocabulary),
     beamCount,
     doubleCount: graph.op("Add", [beamCount, beamCount]),
+    rows,
+    numbers,
     shape,
-    places: count(shape, 1),
-    groupNumbers: count(column, 0),
+    places: graph.op("Sub", [grid, graph.op("Mul", [groupNumbers, beamCount])]),
+    groupNumbers,
   };
 }
 
-function initial(graph: Graph, { config, options }: Setting, { shape, places, beamCount }: Frame): State[] {
+/** `before`: int64 [groups, tokens], what all beams begin with. */
+function initial(graph: Graph, before: Value, { shape, places }: Frame): State[] {
   const [groups] = graph.ops("Split", [shape], [0, 1], { axis: int(0) });
-  const rows = graph.op("Mul", [groups!, beamCount]);
-  const column = graph.op("Concat", [rows, graph.int64([1])], { axis: int(0) });
-  const ids = graph.op("Concat", [shape, graph.int64([1])], { axis: int(0) });
-  const first = firstToken(graph, options, ids);
+  const tokens = graph.op("Concat", [shape, sizeOf(graph, before, 1)], { axis: int(0) });
+  const first = graph.op("Expand", [graph.op("Unsqueeze", [before, graph.int64([1])]), tokens]);
   // All beams begin alike: only the first one's continuations count.
   const isFirst = graph.op("Equal", [places, graph.int64(0)]);
   const scores = graph.op("Where", [isFirst, graph.float32([0], []), graph.float32([IMPOSSIBLE], [])]);
   const open = graph.op("Concat", [groups!, graph.int64([1])], { axis: int(0) });
   return [
-    { initial: firstToken(graph, options, column), type: "int64", shape: ["rows", 1] },
     { initial: first, type: "int64", shape: ["groups", "beams", "history"] },
     { initial: scores, type: "float32", shape: ["groups", "beams"] },
     { initial: filled(graph, shape, 0), type: "float32", shape: ["groups", "beams"] },
-    { initial: first, type: "int64", shape: ["groups", "beams", "history"] },
+    { initial: first, type: "int64", shape: ["groups", "beams", "kept history"] },
     { initial: filled(graph, shape, IMPOSSIBLE), type: "float32", shape: ["groups", "beams"] },
     { initial: filled(graph, shape, 0), type: "float32", shape: ["groups", "beams"] },
     { initial: cast(graph, filled(graph, open, 1), "bool"), type: "bool", shape: ["groups", 1] },
-    ...emptyCaches(graph, config, rows),
   ];
 }
 
@@ -196,24 +183,12 @@ function continuations(
   };
 }
 
-/** The beams of the next turn: the best continuations that do not end. In the prompt every beam goes on as it is. */
-function goOn(
-  graph: Graph,
-  { beamCount, places }: Frame,
-  { tokens, beams, scores, sums }: Continuations,
-  ends: Value,
-  { inPrompt, given }: Step,
-  before: { running: Value; sums: Value },
-) {
+/** The beams of the next turn: the best continuations that do not end. */
+function goOn(graph: Graph, { beamCount }: Frame, { tokens, beams, scores, sums }: Continuations, ends: Value) {
   const out = graph.op("Mul", [cast(graph, ends, "float32"), graph.float32([IMPOSSIBLE], [])]);
   const [running, chosen] = graph.ops("TopK", [graph.op("Add", [scores, out]), beamCount], [0, 1], { axis: int(-1) });
   const of = (values: Value) => graph.op("GatherElements", [values, chosen!], { axis: int(1) });
-  return {
-    tokens: graph.op("Where", [inPrompt, given, of(tokens)]),
-    beams: graph.op("Where", [inPrompt, places, of(beams)]),
-    running: graph.op("Where", [inPrompt, before.running, running!]),
-    sums: graph.op("Where", [inPrompt, before.sums, of(sums)]),
-  };
+  return { tokens: of(tokens), beams: of(beams), running: running!, sums: of(sums) };
 }
 
 /** The best `beams` of the finished hypotheses and the ones that have just finished. */
@@ -242,12 +217,6 @@ function firstHalf(graph: Graph, { beamCount, doubleCount }: Frame): Value {
     exclusive: int(1),
   });
   return graph.op("Unsqueeze", [graph.op("Less", [counted, beamCount]), graph.int64([0])]);
-}
-
-/** float32 []: new tokens, the one that is being added included. In the prompt, where nothing counts, 1. */
-function newTokens(graph: Graph, { made }: Step): Value {
-  const length = cast(graph, graph.op("Add", [made, graph.int64(1)]), "float32");
-  return graph.op("Max", [length, graph.float32([1], [])]);
 }
 
 /** [groups, some, tokens] as [groups × some, tokens]. */

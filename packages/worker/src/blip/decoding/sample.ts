@@ -5,8 +5,7 @@
  *
  * Temperature, top-k and top-p in transformers' order: what top-k leaves is normalized again before top-p cuts.
  */
-import { cast } from "../blocks.ts";
-import type { TextConfig } from "../config.ts";
+import { cast, sizeOf } from "../blocks.ts";
 import { type Graph, int, ints, type Value } from "../onnx/graph.ts";
 import type { Pick } from "./rows.ts";
 
@@ -29,22 +28,18 @@ export function samplingInputs(graph: Graph): SamplingInputs {
   };
 }
 
-/** int64 [1]: the rows that the noise is for, one per candidate. */
-export function rowsOf(graph: Graph, { noise }: SamplingInputs): Value {
-  const sizes = graph.op("Shape", [noise], { start: int(0), end: int(2) });
-  const [groups, candidates] = graph.ops("Split", [sizes], [0, 1], { axis: int(0) });
-  return graph.op("Mul", [groups!, candidates!]);
-}
+/** int64 [1]: how many texts the noise is for, per group. */
+export const candidatesOf = (graph: Graph, { noise }: SamplingInputs): Value => sizeOf(graph, noise, 1);
 
-export function sampled(outer: Graph, config: TextConfig, { noise, temperature, topK, topP }: SamplingInputs): Pick {
+export function sampled(outer: Graph, vocabulary: number, { noise, temperature, topK, topP }: SamplingInputs): Pick {
   const axis = outer.int64(-1);
-  const ones = outer.op("Expand", [outer.int64([1]), outer.int64([config.vocabulary])]);
+  const ones = outer.op("Expand", [outer.int64([1]), outer.int64([vocabulary])]);
   const ranks = outer.op("CumSum", [ones, outer.int64(0)], { exclusive: int(1) });
   const inTopK = outer.op("Less", [ranks, topK]);
   const isFirst = outer.op("Equal", [ranks, outer.int64(0)]);
-  return (graph, scores, { inPrompt, made }) => {
+  return (graph, scores, made) => {
     const scaled = graph.op("Div", [scores, temperature]);
-    const [sorted, tokens] = graph.ops("TopK", [scaled, graph.int64([config.vocabulary])], [0, 1], { axis: int(-1) });
+    const [sorted, tokens] = graph.ops("TopK", [scaled, graph.int64([vocabulary])], [0, 1], { axis: int(-1) });
     const kept = graph.op("Where", [inTopK, sorted!, graph.float32([-1e30], [])]);
     const probabilities = graph.op("Softmax", [kept], { axis: int(-1) });
     const before = graph.op("CumSum", [probabilities, axis], { exclusive: int(1) });
@@ -53,8 +48,7 @@ export function sampled(outer: Graph, config: TextConfig, { noise, temperature, 
 
     const cumulative = graph.op("CumSum", [left, axis]);
     const whole = graph.op("ReduceMax", [cumulative], { axes: ints(-1), keepdims: int(1) });
-    const step = graph.op("Where", [inPrompt, graph.int64(0), made]);
-    const drawn = graph.op("Reshape", [graph.op("Gather", [noise, step], { axis: int(2) }), graph.int64([-1, 1])]);
+    const drawn = graph.op("Reshape", [graph.op("Gather", [noise, made], { axis: int(2) }), graph.int64([-1, 1])]);
     // The first place whose cumulative probability is above the draw.
     const above = graph.op("Greater", [cumulative, graph.op("Mul", [drawn, whole])]);
     const flags = cast(graph, above, "float32");

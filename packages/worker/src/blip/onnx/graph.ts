@@ -27,6 +27,7 @@ const DOMAINS = {
   LogSoftmax: "",
   Loop: "",
   Max: "",
+  Min: "",
   Mul: "",
   Not: "",
   Or: "",
@@ -34,8 +35,10 @@ const DOMAINS = {
   Pow: "",
   ReduceL2: "",
   ReduceMax: "",
+  ReduceMean: "",
   ReduceMin: "",
   ReduceSum: "",
+  Relu: "",
   Reshape: "",
   ScatterElements: "",
   Shape: "",
@@ -85,34 +88,52 @@ export interface External {
 /** The type that a graph's real numbers have where nothing else is said. */
 export type Real = "float32" | "float16";
 
+/** What a graph consists of; several `Graph`s may add to one. */
+interface Content {
+  name: string;
+  /** Shared with subgraphs: a name must be unique among them all. */
+  names: { next: number };
+  nodes: object[];
+  initializers: object[];
+  inputs: object[];
+  outputs: object[];
+}
+
+const newContent = (name: string, names: { next: number }): Content => ({
+  name,
+  names,
+  nodes: [],
+  initializers: [],
+  inputs: [],
+  outputs: [],
+});
+
 export class Graph {
   readonly real: Real;
-  readonly #name: string;
-  /** Shared with subgraphs: a name must be unique among them all. */
-  readonly #names: { next: number };
-  readonly #nodes: object[] = [];
-  readonly #initializers: object[] = [];
-  readonly #inputs: object[] = [];
-  readonly #outputs: object[] = [];
+  readonly #content: Content;
 
-  constructor(name: string, real: Real, around?: Graph) {
-    this.#name = name;
+  constructor(name: string, real: Real, content: Content = newContent(name, { next: 0 })) {
     this.real = real;
-    this.#names = around ? around.#names : { next: 0 };
+    this.#content = content;
   }
 
   /** An empty graph for the body of a Loop in this one, whose values it may use. */
   inside(name: string): Graph {
-    return new Graph(name, this.real, this);
+    return new Graph(name, this.real, newContent(name, this.#content.names));
+  }
+
+  /** The same graph, for parts of it whose real numbers have another type. */
+  as(real: Real): Graph {
+    return new Graph(this.#content.name, real, this.#content);
   }
 
   input(name: string, type: DataType, shape: readonly Dimension[]): Value {
-    this.#inputs.push(valueInfo(name, type, shape));
+    this.#content.inputs.push(valueInfo(name, type, shape));
     return name as Value;
   }
 
   output(value: Value, type: DataType, shape: readonly Dimension[]): void {
-    this.#outputs.push(valueInfo(value, type, shape));
+    this.#content.outputs.push(valueInfo(value, type, shape));
   }
 
   /** A node's first output. A null input is one that the op can do without. */
@@ -166,19 +187,14 @@ export class Graph {
       value: String(value),
     }));
     const data_type = DATA_TYPES[type];
-    this.#initializers.push({ name, dims: shape, data_type, external_data, data_location: EXTERNAL });
+    this.#content.initializers.push({ name, dims: shape, data_type, external_data, data_location: EXTERNAL });
     return name as Value;
   }
 
   /** The graph as a GraphProto. */
   proto(): object {
-    return {
-      name: this.#name,
-      node: this.#nodes,
-      initializer: this.#initializers,
-      input: this.#inputs,
-      output: this.#outputs,
-    };
+    const { name, nodes, initializers, inputs, outputs } = this.#content;
+    return { name, node: nodes, initializer: initializers, input: inputs, output: outputs };
   }
 
   #push(
@@ -190,17 +206,17 @@ export class Graph {
   ): void {
     const attribute = Object.entries(attributes).map(attributeProto);
     const input = inputs.map((value) => value ?? "");
-    this.#nodes.push({ name, op_type: op, domain: DOMAINS[op], input, output, attribute });
+    this.#content.nodes.push({ name, op_type: op, domain: DOMAINS[op], input, output, attribute });
   }
 
   #constant(type: DataType, dims: readonly number[], raw_data: Uint8Array): Value {
     const name = this.#unique("const");
-    this.#initializers.push({ name, dims, data_type: DATA_TYPES[type], raw_data });
+    this.#content.initializers.push({ name, dims, data_type: DATA_TYPES[type], raw_data });
     return name as Value;
   }
 
   #unique(stem: string): string {
-    return `${stem}_${this.#names.next++}`;
+    return `${stem}_${this.#content.names.next++}`;
   }
 }
 

@@ -19,6 +19,9 @@ export interface Turn {
   kept?: (Omit<State, "initial"> & { value: Value })[];
 }
 
+/** Another name for a size after the turn: equal names are equal sizes to the runtime, which reuses memory by them. */
+const after = (size: Dimension): Dimension => (typeof size === "number" ? size : `${size} after`);
+
 /**
  * At most `turns` (int64 []) turns, at least one. `body` adds the nodes of one turn to the graph it is given; `turn`,
  * int64 [], counts from 0. Returns the last state, and what was kept, stacked: [turns made, ...shape].
@@ -37,7 +40,7 @@ export function loop(
   const end = body(inner, turn, state);
   const kept = end.kept ?? [];
   inner.output(end.again, "bool", []);
-  for (const [i, value] of end.state.entries()) inner.output(value, states[i]!.type, states[i]!.shape);
+  for (const [i, value] of end.state.entries()) inner.output(value, states[i]!.type, states[i]!.shape.map(after));
   for (const { value, type, shape } of kept) inner.output(value, type, shape);
 
   const inputs = [turns, null, ...states.map(({ initial }) => initial)];

@@ -3,23 +3,21 @@ import { CapfleetError, type TaskSpec } from "@capfleet/shared/contract";
 import type { Tensor } from "onnxruntime-node";
 import type { Item, Output } from "../../engine/engine.ts";
 import { generate } from "./generate.ts";
-import type { Model } from "./model.ts";
+import { generationOf, type Model } from "./model.ts";
 
 type Caption = Extract<TaskSpec, { name: "caption" }>;
 
 export async function caption(model: Model, task: Caption, items: readonly Item[], states: Tensor): Promise<Output[]> {
-  const { decoding, captions: count } = task;
-  const subject = { states, keys: items.map(({ id }) => id) };
-  const all = await generate(model, subject, { decoding, count, prompt: promptOf(model, task.prompt) });
+  const prompt = promptOf(model, task.prompt);
+  const subject = { states, keys: items.map(({ id }) => id), prompts: items.map(() => prompt) };
+  const all = await generate(model, subject, { ...task, count: task.captions, withPrompt: true });
   return all.map((captions) => ({ task: "caption", captions }));
 }
 
-/** The start token stands in for the tokenizer's [CLS]; its [SEP] would end the caption before it began. */
-function promptOf({ file, texts }: Model, prompt: string | null): number[] {
-  const { start, positions } = file.text;
-  if (prompt === null) return [start];
-  const { ids, cut } = texts.encode(prompt, { maxTokens: positions });
-  if (cut)
-    throw new CapfleetError("INVALID_OPTION", `the prompt is longer than ${file.ref.model}'s ${positions} tokens`);
-  return [start, ...ids.slice(1, -1)];
+function promptOf(model: Model, prompt: string | null): number[] {
+  const { file, texts } = model;
+  const ids = [generationOf(model).start, ...(prompt === null ? [] : texts.tokens(prompt))];
+  if (ids.length <= file.positions) return ids;
+  const message = `the prompt is longer than ${file.ref.model}'s ${file.positions} tokens`;
+  throw new CapfleetError("INVALID_OPTION", message);
 }

@@ -22,12 +22,12 @@ export async function itm(model: Model, items: readonly Item[], states: Tensor):
   return scores.map((scores, i) => ({ task: "itm", scores, cut: texts[i]!.cut }));
 }
 
-/** itc: the cosine similarity of each text and its image. `images`: their vectors. */
+/** itc: the cosine similarity of each text and its image, or the largest of its image's vectors'. */
 export async function itc(model: Model, items: readonly Item[], images: Tensor): Promise<Output[]> {
   const texts = await textVectors(model, items);
-  return rows(images).map((image, i) => ({
+  return vectorsOf(images).map((vectors, i) => ({
     task: "itc",
-    scores: texts[i]!.embeddings.map((text) => dot(image, text)),
+    scores: texts[i]!.embeddings.map((text) => Math.max(...vectors.map((vector) => dot(vector, text)))),
     cut: texts[i]!.cut,
   }));
 }
@@ -37,7 +37,15 @@ export async function embedTexts(model: Model, items: readonly Item[]): Promise<
 }
 
 export const embedImages = (images: Tensor): Output[] =>
-  rows(images).map((embedding) => ({ task: "embed", embeddings: [embedding], cut: [] }));
+  vectorsOf(images).map((embeddings) => ({ task: "embed", embeddings, cut: [] }));
+
+/** The vectors of each image; `images`: [images, vectors, dimensions]. */
+function vectorsOf(images: Tensor): number[][][] {
+  const dimensions = images.dims[2]!;
+  return rows(images).map((all) =>
+    Array.from({ length: all.length / dimensions }, (_, i) => all.slice(i * dimensions, (i + 1) * dimensions)),
+  );
+}
 
 /** Texts alone need no image, so those of all items stand in a batch with each other; a text that several have, once. */
 async function textVectors(model: Model, items: readonly Item[]): Promise<{ embeddings: number[][]; cut: number[] }[]> {

@@ -1,6 +1,6 @@
 /** What the tasks have to work with. */
 import { CapfleetError } from "@capfleet/shared/contract";
-import type { EngineFile } from "../folder.ts";
+import type { EngineFile, Generation } from "../folder.ts";
 import type { Sessions } from "../sessions.ts";
 import type { Texts } from "../tokenizer.ts";
 
@@ -10,9 +10,15 @@ export interface Model {
   texts: Texts;
 }
 
+/** How the model makes texts; only to be asked by tasks of models that do. */
+export function generationOf({ file }: Model): Generation {
+  if (file.generation) return file.generation;
+  throw new CapfleetError("TASK_UNSUPPORTED", `${file.ref.model} makes no texts`);
+}
+
 /** Texts as token ids, cut to what the model can see; `cut`: the places of those that lost their end. */
 export function tokenize({ file, texts }: Model, all: readonly string[]): { ids: number[][]; cut: number[] } {
-  const encoded = all.map((text) => texts.encode(text, { maxTokens: file.text.positions }));
+  const encoded = all.map((text) => texts.encode(text, { maxTokens: file.positions }));
   return { ids: encoded.map(({ ids }) => ids), cut: encoded.flatMap(({ cut }, i) => (cut ? [i] : [])) };
 }
 

@@ -6,8 +6,8 @@
 import { CapfleetError } from "@capfleet/shared/contract";
 import type { Generated } from "../../engine/engine.ts";
 import { float32, int32, int64, rows, take } from "../tensors.ts";
-import type { Subject } from "./generate.ts";
-import { finite, type Model } from "./model.ts";
+import { promptFeeds, type Subject } from "./generate.ts";
+import { finite, generationOf, type Model } from "./model.ts";
 
 /** Answers that are compared in full: BLIP's `k_test`. */
 const COMPARED = 128;
@@ -33,9 +33,12 @@ export function closedList(model: Model, answers: readonly string[]): Answer[] {
   return list;
 }
 
-function answerOf({ file, texts }: Model, text: string): Answer {
-  const { ids, cut } = texts.encode(text, { maxTokens: file.text.positions });
-  if (!cut) return { text, ids: [...ids.slice(1, -1), file.text.end] };
+function answerOf(model: Model, text: string): Answer {
+  const { file, texts } = model;
+  const { end, image } = generationOf(model);
+  // After an image in the same sequence, the answer is a further word of the prompt.
+  const ids = [...texts.tokens(image === "before" ? ` ${text}` : text), end];
+  if (ids.length < file.positions) return { text, ids };
   const start = text.slice(0, 40);
   throw new CapfleetError("INVALID_OPTION", `the answer "${start}…" is longer than ${file.ref.model}'s texts`);
 }
@@ -43,7 +46,7 @@ function answerOf({ file, texts }: Model, text: string): Answer {
 /** The likeliest answer to each question; its `rank` is the sum. */
 export async function rank(model: Model, questions: Subject, answers: readonly Answer[]): Promise<Generated[]> {
   if (answers.length <= COMPARED) return best(model, questions, answers);
-  const { first } = await compare(model, questions, [{ text: "", ids: [model.file.text.end] }]);
+  const { first } = await compare(model, questions, [{ text: "", ids: [generationOf(model).end] }]);
   const chosen: Generated[] = [];
   for (const [i, likelihood] of rows(first!).entries()) {
     const order = [...answers.keys()].sort(
@@ -78,16 +81,19 @@ async function best(model: Model, questions: Subject, answers: readonly Answer[]
   });
 }
 
-function compare({ file, sessions }: Model, { states, mask }: Subject, answers: readonly Answer[]) {
+function compare(model: Model, subject: Subject, answers: readonly Answer[]) {
+  const { start } = generationOf(model);
   const length = Math.max(...answers.map(({ ids }) => ids.length));
   const shape = [answers.length, length];
   const filled = (values: (ids: number[]) => number[]) =>
     answers.flatMap(({ ids }) => [...values(ids), ...Array<number>(length - ids.length).fill(0)]);
-  return sessions.run("rank", {
-    states,
-    mask: mask!,
+  const { prompt, ...seen } = promptFeeds(model, subject);
+  return model.sessions.run("rank", {
+    ...seen,
+    // The start token in each answer is all the prompt there is where questions have an encoder.
+    ...(generationOf(model).image === "before" && { prompt }),
     answers: int64(
-      filled((ids) => [file.text.start, ...ids.slice(0, -1)]),
+      filled((ids) => [start, ...ids.slice(0, -1)]),
       shape,
     ),
     targets: int64(
@@ -101,8 +107,10 @@ function compare({ file, sessions }: Model, { states, mask }: Subject, answers: 
   });
 }
 
-function one({ states, mask, keys }: Subject, i: number): Subject {
-  const tokens = mask!.dims[1]!;
-  const own = (mask!.data as Int32Array).subarray(i * tokens, (i + 1) * tokens);
-  return { states: take(states, [i]), mask: int32([...own], [1, tokens]), keys: [keys[i]!] };
+function one({ states, mask, keys, prompts }: Subject, i: number): Subject {
+  const subject = { states: take(states, [i]), keys: [keys[i]!], prompts: [prompts[i]!] };
+  if (!mask) return subject;
+  const tokens = mask.dims[1]!;
+  const own = (mask.data as Int32Array).subarray(i * tokens, (i + 1) * tokens);
+  return { ...subject, mask: int32([...own], [1, tokens]) };
 }

@@ -1,6 +1,6 @@
 """Images per second of transformers' BLIP captioning: BLIP-base geometry, random weights, batch 8, 20 new tokens.
 
-reference.py [LOOKS]      the best of LOOKS (2) runs counts. Prints a line of JSON per figure:
+blip.py      [LOOKS]      the best of LOOKS (2) runs counts. Prints a line of JSON per figure:
                           {"name": "transformers.fp32.greedy", "value": 0.85, "unit": "img/s"}
 
 The speed of a transformer does not depend on what its weights say. Threads are torch's default: all cores.
