@@ -267,3 +267,90 @@ test("a fleet: jobs of several tasks and models on one worker, all at once", asy
   for (const [i, { itm }] of matches.entries()) expect(itm! > 0.5).toBe(samples[i]!.truth.alt_matches);
   expect(new Set(vectors.map(({ embedding }) => embedding!.length)).size).toBe(1);
 });
+
+/**
+ * The checkpoints have random weights: what they say means nothing, but it is what transformers makes them say of these
+ * pictures (../parity). The golden files' pixels are PIL's, which ours meet to a grey level here and there; that moves
+ * log-probabilities by up to 0.04, so only texts are compared all of whose words were decided by more.
+ */
+describe("BLIP-2", () => {
+  const SURE = 0.06;
+  const parity = (name: string) => join(DEMO, "../parity/cases", name);
+  const OPT = parity("blip2-opt-new-layout");
+  interface Golden {
+    id: string;
+    task: { name: string; decoding: object };
+    texts: string[];
+    answers?: { text: string }[];
+    captions?: { text: string }[];
+    margins: number[];
+  }
+
+  async function golden(task: string): Promise<Golden[]> {
+    const rows = await jsonLines<Golden>(join(OPT, "golden.jsonl"));
+    return rows.filter((row) => isPlain(row, task));
+  }
+  const isPlain = ({ task: { name, decoding, ...rest } }: Golden, task: string) =>
+    name === task && Object.keys(decoding).length === 0 && Object.keys(rest).every((key) => key === "questions");
+
+  test("captions, and answers to several questions of different lengths", async () => {
+    const [captions, asked] = [await golden("caption"), await golden("vqa")];
+    const pictures = captions.map(({ id }) => samples.find((sample) => sample.id === id)!);
+    const records = pictures.map((sample, i) => ({ ...pictured(sample), question: asked[i]!.texts }));
+    const model = ["--model", OPT];
+    const file = await writeManifest("blip2", records);
+    const expectSame = (texts: (string | undefined)[], known: { text: string }[], margins: number[]) => {
+      expect(texts.length).toBe(known.length);
+      const sure = [...margins.keys()].filter((i) => margins[i]! > SURE);
+      expect(sure.length).toBeGreaterThan(known.length / 3);
+      expect(sure.map((i) => texts[i])).toEqual(sure.map((i) => known[i]!.text));
+    };
+    const captioned = await rowsOf("caption", file, pictures.length, ...model);
+    const captionMargins = captions.flatMap(({ margins }) => margins);
+    expectSame(
+      captioned.map(({ caption }) => caption),
+      captions.flatMap(({ captions }) => captions!),
+      captionMargins,
+    );
+
+    const rows = await rowsOf("vqa", file, pictures.length, ...model, "--question-column", "question");
+    const said = rows.flatMap(({ answers }) => answers!.map(({ answer }) => answer));
+    expectSame(
+      said,
+      asked.flatMap(({ answers }) => answers!),
+      asked.flatMap(({ margins }) => margins),
+    );
+  });
+
+  test("the template is the user's to choose", async () => {
+    const ask = ["--model", OPT, "--question", "how many dogs are there?"];
+    const answers = async (...options: string[]) =>
+      (await rowsOf("vqa", images, 4, ...only(4), ...ask, ...options)).map(({ answer }) => answer);
+    const own = await answers();
+    expect(await answers("--template", "Question: {question} Answer:")).toEqual(own);
+    expect(await answers("--template", "{question}")).not.toEqual(own);
+  });
+
+  test("4 bits: an answer for each record; BLIP has none", async () => {
+    const ask = ["--question", "how many dogs are there?", "--precision", "int4"];
+    const model = parity("blip2-opt-float16-sharded");
+    const rows = await rowsOf("vqa", images, 2, ...only(2), "--model", model, ...ask);
+    expect(rows.every(({ answer, score }) => typeof answer === "string" && score! < 0)).toBe(true);
+    const { code, stderr } = await capfleet(env, "run", "vqa", images, "--out", sandbox.path("int4"), ...ask);
+    expect(stderr).toMatch(/^INVALID_OPTION: demo-vqa can't run as int4/m);
+    expect(code).toBe(2);
+  });
+
+  test("an image has as many vectors as the model has queries; a text has one", async () => {
+    const model = ["--model", parity("blip2-itm-bin")];
+    const [row] = await rowsOf("embed", images, 1, ...only(1), ...model);
+    expect(row!.embedding).toBeUndefined();
+    expect(row!.embeddings!.map((vector) => Math.hypot(...vector))).toEqual(Array(9).fill(expect.closeTo(1, 5)));
+    const pair = { ...pictured(samples[0]!), text: "a clock" };
+    const [text] = await rowsOf("embed", await writeManifest("pair", [pair]), 1, "--text-column", "text", ...model);
+    const [scored] = await rowsOf("itc", await writeManifest("pair", [pair]), 1, "--text-column", "text", ...model);
+    const picture = (await rowsOf("embed", await writeManifest("pair", [pair]), 1, ...model))[0]!.embeddings!;
+    const cosines = picture.map((vector) => vector.reduce((sum, x, i) => sum + x * text!.embedding![i]!, 0));
+    expect(scored!.itc).toBeCloseTo(Math.max(...cosines), 5);
+  });
+});

@@ -152,6 +152,17 @@ test("4 bits are the language model's layers, and nothing else", () => {
 });
 
 describe("float16", () => {
+  test("the Q-Former and its queries stay float32, all else is float16", () => {
+    for (const { name, graph } of every()) {
+      if (!/^blip2-\w+ fp16 (vision|match|text)$/.test(name)) continue;
+      const weights = graph.initializer.filter(({ external_data }) => external_data.length > 0);
+      const exact = (weight: string) => /^(qformer|query_tokens|embeddings)\b/.test(weight);
+      const wrong = weights.filter(({ name, data_type }) => data_type !== (exact(name) ? 1 : 10));
+      expect({ name, wrong: wrong.map(({ name }) => name) }).toEqual({ name, wrong: [] });
+      expect(weights.some(({ name }) => exact(name))).toBe(true);
+    }
+  });
+
   test("no norm, probability or log-probability is computed in it", () => {
     for (const { name, graph } of every()) {
       if (!name.includes("fp16")) continue;

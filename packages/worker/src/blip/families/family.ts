@@ -1,6 +1,7 @@
 /**
  * A model family: what config.json says, and how the architecture is built of parts. A further family is one more file
- * beside this one, named in index.ts, and its architectures' tasks in packages/shared/src/models/engine.ts.
+ * beside this one, named in index.ts. What a producer must know of it without loading it, its tasks and the length of its
+ * texts, stands in packages/shared/src/models (engine.ts, checkpoint.ts).
  */
 import type * as z from "zod";
 import type { Generation } from "../folder.ts";
