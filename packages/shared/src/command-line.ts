@@ -1,5 +1,5 @@
 /** What the two command lines share: numbers and texts as options, and how a command ends. */
-import { CommanderError, InvalidArgumentError } from "commander";
+import { type Command, CommanderError, InvalidArgumentError } from "commander";
 import { asCapfleetError, CapfleetError } from "./contract/errors.ts";
 
 /** An option's parser: a whole number from `least` to `most`. */
@@ -42,11 +42,38 @@ export const many =
 /** NaN where the text is blank: `Number` would take it for 0. */
 const numberOf = (text: string) => (text.trim() === "" ? Number.NaN : Number(text));
 
+/** As of a process that SIGPIPE ends: 128 and its number. Node ignores the signal and has an error instead. */
+const SIGPIPE = 141;
+
+/**
+ * Runs the command line, and ends the process with it: 0, or the exit code that the command has set; 141 as soon as
+ * nobody reads what it prints (`… | head`), quietly; else as the error asks.
+ */
+export async function runToEnd(program: Command): Promise<never> {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(SIGPIPE);
+    endWith(error);
+  });
+  quiet(program);
+  try {
+    await program.parseAsync();
+  } catch (thrown) {
+    endWith(thrown);
+  }
+  process.exit(process.exitCode ?? 0);
+}
+
+/** Errors are thrown, and printed in one place. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => {} });
+  for (const each of command.commands) quiet(each);
+}
+
 /**
  * Ends the process as the error asks: one line with the code and what is wrong, one with what to do. Never a stack trace,
  * unless CAPFLEET_LOG=debug asks for it. Exit codes: 1 something failed, 2 the request was wrong, 130 interrupted.
  */
-export function endWith(thrown: unknown): never {
+function endWith(thrown: unknown): never {
   if (thrown instanceof CommanderError && thrown.exitCode === 0) process.exit(0);
   const error =
     thrown instanceof CommanderError

@@ -1,6 +1,6 @@
 /** `capfleet-worker`: the command line of the worker process. */
 import { availableParallelism } from "node:os";
-import { endWith, wholeNumber } from "@capfleet/shared/command-line";
+import { runToEnd, wholeNumber } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION, CapfleetError, PRECISIONS, type Precision } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
 import { modelsCommand, PRECISION_HELP } from "./models/command.ts";
@@ -40,7 +40,7 @@ Examples:
   .action(async ({ models, ...options }: RunOptions) => {
     if (!models) throw new CapfleetError("USAGE", "--models is missing: what should this worker run?");
     listen();
-    await runWorker({ models, ...options }, stop.signal);
+    await runWorker({ models, ...options }, stop.signal, labelled);
   })
   // What comes after `models` is for its commands: some options have the same names.
   .enablePositionalOptions()
@@ -52,16 +52,10 @@ function listen(): void {
   if (process.channel) process.once("disconnect", () => process.exit(1));
 }
 
-try {
-  quiet(program);
-  await program.parseAsync();
-  process.exit(0);
-} catch (thrown) {
-  endWith(thrown);
+/** Tells `capfleet run` that this worker is of use: it gives up on one that dies again and again before. */
+function labelled(): void {
+  // Where nobody listens any more, "disconnect" ends this process.
+  process.send?.("labelled", () => {});
 }
 
-/** Errors are thrown, and printed in one place. */
-function quiet(command: Command): void {
-  command.exitOverride().configureOutput({ outputError: () => {} });
-  for (const each of command.commands) quiet(each);
-}
+await runToEnd(program);

@@ -12,6 +12,7 @@ import { EngineHost } from "./engine/host.ts";
 import { prepareEngine } from "./models/prepare.ts";
 import { Intents } from "./pipeline/intent.ts";
 import { Labeler } from "./pipeline/labeler.ts";
+import type { ShardContext } from "./pipeline/shard.ts";
 
 export interface WorkerOptions {
   /** Bundled names, folders, s3:// prefixes or hub ids. */
@@ -26,8 +27,11 @@ export interface WorkerOptions {
   threads: number;
 }
 
-/** Runs until `stop` is aborted; throws where it can't start or can't go on. */
-export async function runWorker(options: WorkerOptions, stop: AbortSignal): Promise<void> {
+/**
+ * Runs until `stop` is aborted; throws where it can't start or can't go on. `labelled` is called once, with the first
+ * row: graphs are loaded when they are first asked for, so it is only then that the model is known to fit.
+ */
+export async function runWorker(options: WorkerOptions, stop: AbortSignal, labelled: () => void): Promise<void> {
   const config = readConfig();
   const log = createLog("worker");
   if (!config.redisUrl) throw new CapfleetError("REDIS_MISSING", "CAPFLEET_REDIS_URL is not set");
@@ -43,12 +47,14 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal): Prom
 
   const redis = connectRedis(config.redisUrl, "patient");
   const labeler = new Labeler(host, stores, config);
-  const context = {
-    stores,
-    intents: new Intents(state),
-    admit: labeler.admit,
-    label: labeler.label.bind(labeler),
+  let isFirst = true;
+  const label: ShardContext["label"] = async (record, job, signal) => {
+    const fields = await labeler.label(record, job, signal);
+    if (isFirst) labelled();
+    isFirst = false;
+    return fields;
   };
+  const context = { stores, intents: new Intents(state), admit: labeler.admit, label };
   const engines = models.map(({ ref }) => ref);
   const consumer = new Consumer(engines, options.slots, redis, context, log);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;

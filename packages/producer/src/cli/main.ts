@@ -1,5 +1,8 @@
-/** `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C. */
-import { endWith } from "@capfleet/shared/command-line";
+/**
+ * `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C, 141 nobody
+ * reads what it prints.
+ */
+import { runToEnd } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
 import { type Context, openContext } from "./context.ts";
@@ -148,15 +151,4 @@ async function withContext(logLevel: "info" | "silent", act: (context: Context) 
   }
 }
 
-// `capfleet results … | head` closes the pipe early, which is no error.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
-for (const command of [program, ...program.commands]) command.exitOverride().configureOutput({ outputError: () => {} });
-try {
-  await program.parseAsync();
-  process.exit(process.exitCode ?? 0);
-} catch (thrown) {
-  endWith(thrown);
-}
+await runToEnd(program);

@@ -4,9 +4,13 @@ import { fileURLToPath } from "node:url";
 import { CapfleetError, ERRORS, type ErrorCode } from "@capfleet/shared/contract";
 
 const ENTRY = fileURLToPath(new URL("../../../worker/bin/capfleet-worker.mjs", import.meta.url));
-/** A worker that lives this long has started well. */
-const SETTLED_MS = 10_000;
-const MAX_EARLY_DEATHS = 3;
+/**
+ * Workers in a row that may die without having labelled anything. How long they lived says nothing: a large model takes
+ * minutes to compile and to load, and it is then that memory runs out.
+ */
+const MAX_FRUITLESS = 3;
+/** The kernel's way of ending what takes too much memory, and that of V8 and of C++ where they get none. */
+const OUT_OF_MEMORY = ["SIGKILL", "SIGABRT"];
 const LAST_WORDS = 20;
 
 export class LocalWorker {
@@ -17,7 +21,7 @@ export class LocalWorker {
   readonly #fail: (error: CapfleetError) => void;
   #child: ChildProcess | null = null;
   #stopping = false;
-  #earlyDeaths = 0;
+  #fruitless = 0;
   #lastWords: string[] = [];
 
   constructor(args: string[], env: NodeJS.ProcessEnv) {
@@ -54,7 +58,6 @@ export class LocalWorker {
   }
 
   #start(): void {
-    const started = performance.now();
     // A process group of its own, as Ctrl-C is for this process; the channel tells the worker when this process is gone.
     const child = spawn(process.execPath, [ENTRY, ...this.#arguments], {
       // Set here, or the worker would start itself again to set them (its bin says why), and lose its channel to this process.
@@ -64,6 +67,11 @@ export class LocalWorker {
     });
     this.#child = child;
     child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#listen(text));
+    // The worker's one message: it has labelled a row.
+    let hasLabelled = false;
+    child.once("message", () => {
+      hasLabelled = true;
+    });
     // A process that can't be started closes as well.
     child.once("error", ({ message }) => this.#lastWords.push(message));
     child.once("close", (code, signal) => {
@@ -71,7 +79,7 @@ export class LocalWorker {
       // Where it says that something is wrong which no waiting mends, it would say so the next time.
       const said = code === null ? null : saidError(this.#lastWords);
       if (said && !said.retryable && said.code !== "INTERNAL") this.#fail(said);
-      else this.#ended(started, signal ?? `exit code ${code}`);
+      else this.#ended(hasLabelled, signal ?? `exit code ${code}`);
     });
   }
 
@@ -80,17 +88,18 @@ export class LocalWorker {
     this.#lastWords = [...this.#lastWords, ...text.split("\n").filter((line) => line !== "")].slice(-LAST_WORDS);
   }
 
-  #ended(started: number, how: string): void {
+  #ended(hasLabelled: boolean, how: string): void {
     if (this.#stopping) return;
-    this.#earlyDeaths = performance.now() - started < SETTLED_MS ? this.#earlyDeaths + 1 : 0;
-    if (this.#earlyDeaths < MAX_EARLY_DEATHS) {
-      setTimeout(() => this.#stopping || this.#start(), 500 * this.#earlyDeaths);
+    this.#fruitless = hasLabelled ? 0 : this.#fruitless + 1;
+    if (this.#fruitless < MAX_FRUITLESS) {
+      setTimeout(() => this.#stopping || this.#start(), 500 * this.#fruitless);
       return;
     }
-    const words = this.#lastWords.join("\n  ");
-    this.#fail(
-      new CapfleetError("WORKER_START_FAILED", `the worker ended at once (${how})${words && `:\n  ${words}`}`),
-    );
+    const what = `the worker died ${MAX_FRUITLESS} times before it had labelled a row (the last time: ${how})`;
+    const why = "memory may be too small for this model; a smaller --precision, or a smaller model, takes less";
+    const words = this.#lastWords.map((line) => `\n  ${line}`).join("");
+    const message = OUT_OF_MEMORY.includes(how) ? `${what}: ${why}` : what;
+    this.#fail(new CapfleetError("WORKER_START_FAILED", `${message}${words}`));
   }
 }
 

@@ -239,8 +239,8 @@ export const ERRORS = {
   WORKER_START_FAILED: {
     scope: "system",
     retryable: false,
-    what: "The worker process ended right after its start, several times.",
-    fix: "Its last words are above; `capfleet doctor` checks the parts one by one.",
+    what: "The worker process ended several times in a row before it had labelled anything.",
+    fix: "Its last words, if it had any, are above; `capfleet doctor` checks the parts one by one.",
   },
   JOB_FAILED: {
     scope: "system",

@@ -7,8 +7,10 @@ import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { CapfleetError } from "../contract/errors.ts";
+import { configAbilities } from "./checkpoint.ts";
 import { cacheError } from "./disk.ts";
 import { fetchFolder } from "./download.ts";
+import { CONFIG } from "./files.ts";
 import type { FetchListener, Remote } from "./remote.ts";
 
 /** In a cached checkpoint: where it is from, and what belongs to it. */
@@ -27,6 +29,8 @@ export const checkpointsFolder = (cacheFolder: string) => join(cacheFolder, "che
 /**
  * The folder of the remote checkpoint, downloaded unless it is there. The network is not used for a pinned version that
  * is there; where the source can't be reached, the version that was there last is used, with a note.
+ *
+ * Throws MODEL_INVALID and MODEL_UNSUPPORTED by the config, before the rest is downloaded.
  */
 export async function fetchCheckpoint(
   remote: Remote,
@@ -48,7 +52,9 @@ export async function fetchCheckpoint(
   }
   const target = folderOf(version);
   if (!(await isWhole(target))) {
-    const files = await remote.files(version);
+    // Before gigabytes of weights comes the file that says whether they can be used.
+    const files = (await remote.files(version)).sort((a, b) => Number(b.name === CONFIG) - Number(a.name === CONFIG));
+    const accept = (config: string) => configAbilities(config, `${remote.id.replace(/\/$/, "")}/${CONFIG}`);
     const description: Description = {
       name,
       from: remote.id,
@@ -57,7 +63,7 @@ export async function fetchCheckpoint(
     };
     const seal = (folder: string) =>
       writeFile(join(folder, DESCRIPTION), JSON.stringify(description, null, 2), { flush: true });
-    await fetchFolder({ target, files, isWhole: () => isWhole(target), seal }, listener);
+    await fetchFolder({ target, files, accept, isWhole: () => isWhole(target), seal }, listener);
   }
   // Not written where nothing changes: what is cached can be used where nothing can be written.
   if (remote.pinned === null && version !== last) await replaceFile(ref, version);

@@ -5,7 +5,7 @@ import { type EngineRef, PRECISIONS, type Precision } from "../contract/job.ts";
 import { type Store, type Stores, storesFromEnv } from "../storage/index.ts";
 import { BucketModel } from "./bucket.ts";
 import { describeCheckpoint, fetchCheckpoint } from "./cache.ts";
-import { type Abilities, checkpointAbilities, checkpointDigest } from "./checkpoint.ts";
+import { type Abilities, type CheckpointAbilities, checkpointAbilities, checkpointDigest } from "./checkpoint.ts";
 import { choosePrecision } from "./device.ts";
 import { engineRef } from "./engine.ts";
 import { HubModel, readHubSettings } from "./hub.ts";
@@ -24,8 +24,8 @@ export interface Fetching extends FetchListener {
   stores?: Stores;
 }
 
-/** A checkpoint on this machine. */
-interface Checkpoint {
+/** A checkpoint on this machine, of a kind that runs here. */
+interface Checkpoint extends CheckpointAbilities {
   name: string;
   folder: string;
 }
@@ -35,8 +35,7 @@ interface Checkpoint {
  * name or a bucket, the checkpoint there. Without a `precision` it is the one that workers run, the last registered
  * of several, and a CPU's where there is none. A hub model that nobody has registered is downloaded.
  *
- * Throws MODEL_NOT_FOUND, MODEL_INVALID, MODEL_UNSUPPORTED, INVALID_OPTION (a precision that the model does not have),
- * and what `fetchModel` throws.
+ * Throws INVALID_OPTION (a precision that the model does not have), and what `fetchModel` throws.
  */
 export async function findModel(
   given: string,
@@ -56,12 +55,12 @@ export async function findModel(
       throw new CapfleetError("MODEL_NOT_FOUND", `workers run "${given}" as ${others}, not as ${precision}`);
     }
   }
-  const { name, folder } = await fetchModel(given, config, fetching);
-  const digest = await checkpointDigest(folder, config.cache);
+  const checkpoint = await fetchModel(given, config, fetching);
+  const digest = await checkpointDigest(checkpoint.folder, config.cache);
   // A registration may be of another checkpoint of that name, or of another version of capfleet: then it does not count.
-  const mine = new Set(PRECISIONS.map((each) => engineRef(name, digest, each).digest));
+  const mine = new Set(PRECISIONS.map((each) => engineRef(checkpoint.name, digest, each).digest));
   const run = fits.findLast(({ ref }) => mine.has(ref.digest))?.ref.precision;
-  return localModel({ name, folder }, precision ?? run ?? choosePrecision("cpu"), config);
+  return localModel(checkpoint, precision ?? run ?? choosePrecision("cpu"), config);
 }
 
 /** The same from the checkpoint alone, as a worker needs it. Throws the same. */
@@ -75,11 +74,18 @@ export async function findLocalModel(
 }
 
 /**
- * The checkpoint's folder on this machine: downloaded into the cache, unless it is there.
+ * The checkpoint on this machine: downloaded into the cache, unless it is there. One that nothing here can use is
+ * refused before its weights are downloaded.
  *
- * Throws MODEL_NOT_FOUND; HUB_UNREACHABLE, HUB_ACCESS_DENIED, HUB_NOT_FOUND; a store's errors; DISK_FULL, DOWNLOAD_CORRUPT.
+ * Throws MODEL_NOT_FOUND, MODEL_INVALID, MODEL_UNSUPPORTED; HUB_UNREACHABLE, HUB_ACCESS_DENIED, HUB_NOT_FOUND; a
+ * store's errors; DISK_FULL, DOWNLOAD_CORRUPT.
  */
 export async function fetchModel(given: string, config: Config, fetching: Fetching = {}): Promise<Checkpoint> {
+  const found = await fetchSource(given, config, fetching);
+  return { ...found, ...(await checkpointAbilities(found.folder)) };
+}
+
+async function fetchSource(given: string, config: Config, fetching: Fetching) {
   const source = sourceOf(given);
   const { name } = source;
   if (source.kind === "folder") {
@@ -107,8 +113,8 @@ async function fetchBucket(source: ModelSource & { kind: "bucket" }, config: Con
   }
 }
 
-async function localModel({ name, folder }: Checkpoint, precision: Precision, config: Config): Promise<Model> {
-  const { precisions, ...abilities } = await checkpointAbilities(folder);
+async function localModel(found: Checkpoint, precision: Precision, config: Config): Promise<Model> {
+  const { name, folder, precisions, ...abilities } = found;
   if (!precisions.includes(precision)) {
     const message = `${name} can't run as ${precision}, which is for large language models`;
     throw new CapfleetError("INVALID_OPTION", `${message} (it runs as ${precisions.join(", ")})`);

@@ -9,7 +9,7 @@ import { PRECISIONS, type Precision } from "../contract/job.ts";
 import type { Task } from "../contract/task.ts";
 import { cacheError } from "./disk.ts";
 import { ARCHITECTURES } from "./engine.ts";
-import { checkpointFiles } from "./files.ts";
+import { CONFIG, checkpointFiles } from "./files.ts";
 
 export interface Abilities {
   tasks: readonly Task[];
@@ -37,16 +37,20 @@ const blip2Schema = z.object({
 /** Language models that BLIP-2 may have. */
 const LANGUAGE_MODELS = ["opt"];
 
-/** Throws MODEL_INVALID (no readable config.json) or MODEL_UNSUPPORTED. */
-export async function checkpointAbilities(folder: string): Promise<CheckpointAbilities> {
-  const file = join(folder, "config.json");
+/** By the folder's config.json. Throws MODEL_INVALID (it can't be read, or is none) or MODEL_UNSUPPORTED. */
+export function checkpointAbilities(folder: string): Promise<CheckpointAbilities> {
+  return configAbilities(join(folder, CONFIG));
+}
+
+/** The same by the config in `file`, which messages call `name`: what is being downloaded is known by its source. */
+export async function configAbilities(file: string, name: string = file): Promise<CheckpointAbilities> {
   try {
-    return abilitiesIn(JSON.parse(await readFile(file, "utf8")), file);
+    return abilitiesIn(JSON.parse(await readFile(file, "utf8")), name);
   } catch (thrown) {
     if (thrown instanceof CapfleetError) throw thrown;
     const at = thrown instanceof z.ZodError ? thrown.issues[0]!.path.join(".") : "";
     const where = at === "" ? "" : ` (see \`${at}\`)`;
-    throw new CapfleetError("MODEL_INVALID", `${file} is not a checkpoint's config${where}`, { cause: thrown });
+    throw new CapfleetError("MODEL_INVALID", `${name} is not a checkpoint's config${where}`, { cause: thrown });
   }
 }
 

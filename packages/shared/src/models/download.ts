@@ -24,6 +24,8 @@ const LEASE = ".lease-";
 export interface FolderFetch {
   target: string;
   files: RemoteFile[];
+  /** Is shown the first of `files` before the others are downloaded. Where it throws, nothing is kept. */
+  accept?(path: string): Promise<unknown>;
   /** Whether the folder at `target` is there and complete; one that is not is replaced. */
   isWhole(): Promise<boolean>;
   /** Adds what describes the folder, as the last file. */
@@ -33,7 +35,8 @@ export interface FolderFetch {
 /**
  * Several processes may want the same folder at once: one downloads, the others wait for it.
  *
- * Throws DISK_FULL, DOWNLOAD_CORRUPT, INVALID_CONFIG (the cache can't be written), and what the source throws.
+ * Throws DISK_FULL, DOWNLOAD_CORRUPT, INVALID_CONFIG (the cache can't be written), and what the source or `accept`
+ * throws.
  */
 export async function fetchFolder(fetch: FolderFetch, listener: FetchListener): Promise<void> {
   const parent = dirname(fetch.target);
@@ -53,22 +56,32 @@ export async function fetchFolder(fetch: FolderFetch, listener: FetchListener): 
 }
 
 async function collect(
-  { target, files, seal }: FolderFetch,
+  { target, files, accept, seal }: FolderFetch,
   partial: string,
   listener: FetchListener,
   lost: AbortSignal,
 ) {
   await mkdir(partial, { recursive: true });
   const total = files.reduce((sum, { size }) => sum + size, 0);
+  let before = 0;
+  const bring = async (file: RemoteFile) => {
+    const path = join(partial, file.name);
+    const progress = (here: number) => listener.progress?.({ file: file.name, received: before + here, total });
+    await fetchFile(path, file, lost, progress);
+    before += file.size;
+    return path;
+  };
+  const rest = [...files];
+  if (accept) {
+    const first = await bring(rest.shift()!);
+    await accept(first).catch(async (thrown: unknown) => {
+      await rm(partial, { recursive: true, force: true });
+      throw thrown;
+    });
+  }
   const sizes = await Promise.all(files.map(({ name }) => sizeOf(join(partial, name))));
   await expectSpace(partial, total - sizes.reduce((sum, size) => sum + size, 0));
-
-  let before = 0;
-  for (const file of files) {
-    const progress = (here: number) => listener.progress?.({ file: file.name, received: before + here, total });
-    await fetchFile(join(partial, file.name), file, lost, progress);
-    before += file.size;
-  }
+  for (const file of rest) await bring(file);
   await seal?.(partial);
   // What is there is not whole, or this would have been done: it is moved away in one step and then deleted.
   if (existsSync(target)) {

@@ -1,5 +1,8 @@
 /** Which files of a folder or a repository make up a checkpoint. */
 
+/** It says what the rest is. */
+export const CONFIG = "config.json";
+
 /** What decides an answer beside the weights. Only plain names: what a repository has in folders is for somebody else. */
 const SETTINGS =
   /^((config|preprocessor_config|processor_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|vocab\.(txt|json)|merges\.txt)$/;

@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { BucketModel } from "../../src/models/bucket.ts";
 import type { Store } from "../../src/storage/index.ts";
 import { backends } from "../storage/backends.ts";
-import { contents, pick, repository, WANTED, World } from "./world.ts";
+import { contents, pick, repository, UNSUPPORTED, WANTED, World } from "./world.ts";
 
 const s3 = backends().find(({ name }) => name === "S3")!;
 afterAll(() => s3.close());
@@ -28,6 +28,17 @@ describe.skipIf(s3.isMissing)("a checkpoint in S3", () => {
     expect(found).toMatch(/^folder /);
     expect(await two.end()).toBe(found);
     expect(await contents(found.replace(/^folder /, ""))).toEqual(pick(files, WANTED));
+  });
+
+  test.each(UNSUPPORTED)("%s: refused by the config alone; no other object is read", async (what, unsupported) => {
+    await store.put("config.json", JSON.stringify(unsupported));
+    const read = vi.spyOn(store, "stream");
+    await expect(world.fetchFrom(new BucketModel(store))).rejects.toMatchObject({
+      code: "MODEL_UNSUPPORTED",
+      message: expect.stringMatching(`^${store.uri}config.json: ${what} is not supported`),
+    });
+    expect(read.mock.calls.map(([key]) => key)).toEqual(["config.json"]);
+    expect(await world.cached()).toEqual([]);
   });
 
   test("another file in place of one is another version", async () => {

@@ -1,4 +1,4 @@
-import { cp, mkdir, readdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -144,6 +144,19 @@ test("4 bits are for large language models, and refused before a job is made of 
   expect(model).toMatchObject({ ref: { precision: "int4" }, tasks: ["caption", "vqa"], maxNewTokens: 2016 });
   await registerModel(model, state);
   expect((await findModel(folder, null, state, world.config)).ref).toEqual(model.ref);
+});
+
+test("a checkpoint that nothing here can use is refused wherever it is, also one that is in the cache", async () => {
+  hub();
+  const { folder } = await fetchModel(REPO, world.config);
+  const asItWas = await readFile(join(folder, "config.json"), "utf8");
+  await writeFile(join(folder, "config.json"), asItWas.replace("Blip", "Flip"));
+  for (const given of [REPO, folder]) {
+    await expect(fetchModel(given, world.config)).rejects.toMatchObject({
+      code: "MODEL_UNSUPPORTED",
+      message: expect.stringContaining("FlipForConditionalGeneration"),
+    });
+  }
 });
 
 test("what is no model says what was looked for", async () => {

@@ -2,7 +2,7 @@ import { readdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Asked } from "../../../../test/support/hub.ts";
-import { contents, pick, REPO, repository, WANTED, World } from "./world.ts";
+import { contents, pick, REPO, repository, UNSUPPORTED, WANTED, World } from "./world.ts";
 
 let world: World;
 let files: Record<string, Uint8Array>;
@@ -38,6 +38,22 @@ test("of weights in shards, in two forms, one form is taken", async () => {
   world.hub.push({ id: REPO, files: { ...rest, ...Object.fromEntries(more) } });
   const kept = WANTED.filter((name) => name !== "model.safetensors");
   expect(Object.keys(await contents(await world.fetch()))).toEqual([...kept, ...wanted].sort());
+});
+
+test.each(UNSUPPORTED)("%s: refused by the config alone; nothing else is asked for or kept", async (what, config) => {
+  world.hub.push({ id: REPO, files: { ...files, "config.json": Buffer.from(JSON.stringify(config)) } });
+  for (let time = 0; time < 2; time++) {
+    await expect(world.fetch()).rejects.toMatchObject({
+      code: "MODEL_UNSUPPORTED",
+      message: expect.stringMatching(`^${world.hub.url}/${REPO}/config.json: ${what} is not supported`),
+    });
+  }
+  const read = world.hub.asked.filter(({ kind }) => kind === "file" || kind === "lfs").map(({ name }) => name);
+  expect(new Set(read)).toEqual(new Set(["config.json"]));
+  expect(await world.cached()).toEqual([]);
+
+  // Another commit of the same repository is another matter.
+  expect(await contents(await world.fetch(commit))).toEqual(pick(files, WANTED));
 });
 
 test("the next start asks which commit it is, and nothing else; a pinned commit is not even asked for", async () => {

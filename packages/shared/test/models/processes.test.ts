@@ -97,7 +97,7 @@ test.skipIf(noDisk !== null)(`a full disk${noDisk === null ? "" : ` (skipped: ${
   try {
     const cache = join(folder, "cache");
     const env = { CAPFLEET_CACHE: cache };
-    // Not enough from the start: said before anything is written.
+    // Not enough from the start: said before any of the weights is written.
     const asked = () => world.hub.asked.filter(ofWeights).length;
     await writeFile(join(folder, "filler"), Buffer.alloc(2_000_000));
     const refused = await world.start(REPO, env).end();

@@ -17,6 +17,12 @@ export const REPO = "somebody/blip-small";
 
 const config = { architectures: ["BlipForConditionalGeneration"], text_config: { max_position_embeddings: 64 } };
 
+/** Configs of checkpoints that can't be used here, and what is said of each. */
+export const UNSUPPORTED: [what: string, config: object][] = [
+  ['the language model "t5"', { architectures: ["Blip2ForConditionalGeneration"], text_config: { model_type: "t5" } }],
+  ["LlavaForConditionalGeneration", { architectures: ["LlavaForConditionalGeneration"] }],
+];
+
 /** A repository as there are many: what capfleet wants, and what it does not. */
 export const repository = (): Record<string, Uint8Array> => ({
   ".gitattributes": Buffer.from("*.bin filter=lfs"),

@@ -31,10 +31,9 @@ export interface OptConfig {
   vocabulary: number;
   /** The most positions that image and text can take together. */
   positions: number;
-  /** Token ids: what ends a text, what follows the end, and what stands for the image where transformers lists ids. */
+  /** Token ids: what ends a text, and what follows the end. */
   end: number;
   pad: number;
-  image: number | null;
   /** Whether the head has the weights of the token embeddings. */
   tied: boolean;
 }
@@ -67,7 +66,8 @@ export function optDecoder(graph: Graph, weights: Weights, config: OptConfig, be
     start: {
       embedded: graph.op("Concat", [before.images, embed(graph, before.prompt)], { axis: int(1) }),
       mask: wholeMask(graph, before),
-      tokens: config.image === null ? before.prompt : withImage(graph, before.prompt, config.image),
+      // transformers penalizes the token that stands for the image as well, which no text ever has.
+      tokens: before.prompt,
     },
     embed,
     step(graph, { embedded, mask, past }) {
@@ -171,12 +171,6 @@ function wholeMask(graph: Graph, { images, promptMask }: Before): Value {
 /** int64, as the mask: 0, 1, 2, … where padding is not counted. */
 const placesOf = (graph: Graph, mask: Value): Value =>
   graph.op("Sub", [graph.op("CumSum", [cast(graph, mask, "int64"), graph.int64(1)]), graph.int64([1])]);
-
-/** transformers lists a token for the image's positions before the prompt's; how often does not matter to a penalty. */
-function withImage(graph: Graph, prompt: Value, image: number): Value {
-  const column = graph.op("Concat", [sizeOf(graph, prompt, 0), graph.int64([1])], { axis: int(0) });
-  return graph.op("Concat", [graph.op("Expand", [graph.int64([image]), column]), prompt], { axis: int(1) });
-}
 
 type Attend = (x: Value, qkv: Linear, layer: number) => Value;
 

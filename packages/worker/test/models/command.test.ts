@@ -33,6 +33,18 @@ test("pull: a hub model into the cache; then it is listed, compiled and verified
   expect(await world.models(verify)).toMatchObject({ code: 0, stdout: expect.stringContaining("1 of 1 texts agree") });
 });
 
+test("pull: a model that nothing here can use is refused, and its weights are not downloaded", async () => {
+  const config = { architectures: ["Blip2ForConditionalGeneration"], text_config: { model_type: "t5" } };
+  const files = { ...(await bundledFiles("demo-caption")), "config.json": Buffer.from(JSON.stringify(config)) };
+  world.hub.push({ id: "somebody/flan", files });
+  expect(await world.models(["pull", "somebody/flan"])).toMatchObject({
+    code: 2,
+    stdout: "",
+    stderr: expect.stringMatching(/^MODEL_UNSUPPORTED: .*somebody\/flan\/config\.json: the language model "t5"/m),
+  });
+  expect(world.hub.asked.some(({ name }) => name === "model.safetensors")).toBe(false);
+});
+
 test("list: a download that was interrupted is incomplete", async () => {
   world.hub.push({ id: "somebody/demo", files: await bundledFiles("demo-caption") });
   world.hub.fault = ({ name }) => (name === "vocab.txt" ? { status: 404 } : null);

@@ -40,7 +40,6 @@ import { type Described, family } from "./family.ts";
 const schema = z.object({
   num_query_tokens: size.default(32),
   image_text_hidden_size: size.default(256),
-  image_token_index: tokenId.nullish(),
   vision_config: visionSchema({
     width: 1408,
     hidden: 6144,
@@ -231,7 +230,7 @@ function qformerConfig({ qformer_config: config, num_query_tokens }: Json, where
 }
 
 function optConfig(json: Json, where: string): OptConfig {
-  const { text_config: config, image_token_index: image = null, num_query_tokens } = json;
+  const { text_config: config, num_query_tokens } = json;
   const { hidden_size: width, num_attention_heads: heads, vocab_size: vocabulary } = config;
   if (config.model_type !== "opt") unsupported(`${where}.model_type is ${config.model_type}; only opt is supported`);
   checkHeads(width, heads, where);
@@ -263,8 +262,6 @@ function optConfig(json: Json, where: string): OptConfig {
     positions: config.max_position_embeddings,
     end: config.eos_token_id,
     pad: config.pad_token_id,
-    // An id beyond the logits can't be penalized.
-    image: image !== null && image < vocabulary ? image : null,
     tied: config.tie_word_embeddings,
   };
 }
