@@ -45,9 +45,10 @@ test("a manifest: its ids, every caption exactly right, scores that are log-prob
   expect(rows.map(({ id, caption }) => [id, caption])).toEqual(samples.map(({ id, truth }) => [id, truth.caption]));
   expect(rows.map(({ image }) => image)).toEqual(samples.map(({ image }) => pathToFileURL(join(DEMO, image)).href));
   for (const { score } of rows) expect(score).toBeLessThanOrEqual(0);
-  const { engine, capfleet: version, schema } = summary.provenance;
-  expect({ precision: engine.precision, version, schema }).toEqual({ precision: "int8", version: "0.1.0", schema: 1 });
-  expect(engine.digest).toMatch(/^[0-9a-f]{16}$/);
+  const { engines, capfleet: version, schema } = summary.provenance;
+  const [engine] = engines;
+  expect({ precision: engine!.precision, version, schema }).toEqual({ precision: "int8", version: "0.1.0", schema: 1 });
+  expect(engine!.digest).toMatch(/^[0-9a-f]{16}$/);
 
   // Progress went to stderr as plain lines (this is no terminal), and nothing of it is control characters.
   expect(stderr).toMatch(/started job_.*\n/);

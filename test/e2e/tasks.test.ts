@@ -242,7 +242,7 @@ test("the precision that suits a CPU, where none is asked for, gives the right a
   const { code, stdout } = await capfleet(env, "run", "vqa", manifest, "--out", out, "--question-column", "question");
   expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining("demo-vqa (int8, engine ") });
   const { rows, summary } = await expectWhole(stores.at(`${out}/`), 24);
-  expect(summary).toMatchObject({ task: "vqa", provenance: { engine: { precision: "int8", model: "demo-vqa" } } });
+  expect(summary).toMatchObject({ task: "vqa", provenance: { engines: [{ precision: "int8", model: "demo-vqa" }] } });
   expect(rows.filter(({ answer }, i) => answer === samples[i]!.truth.answer).length).toBeGreaterThanOrEqual(23);
 });
 

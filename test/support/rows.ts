@@ -6,7 +6,7 @@ import { readSummary } from "../../packages/producer/src/jobs/status.ts";
 import { readShard } from "../../packages/worker/src/pipeline/shard.ts";
 
 /** Of which a labelled row has at least one. */
-const FIELDS = ["caption", "answer", "answers", "itm", "itc", "scores", "embedding", "embeddings"] as const;
+const FIELDS = ["caption", "answer", "answers", "itm", "itc", "scores", "embedding", "embeddings", "pairs"] as const;
 
 /** Every row of a job, in the order of its shards. */
 export async function readRows(store: Store): Promise<ResultRow[]> {

@@ -16,7 +16,7 @@ test("a BLIP-2 model of the hub is asked a question", () => {
   const model = "Salesforce/blip2-opt-2.7b";
   const job = asked("vqa", "photos/", "--model", model, "--question", question, "--out", "s3://labels/remotes/");
   expect(job).toMatchObject({
-    model,
+    models: [model],
     precision: null,
     request: {
       task: { name: "vqa", questions: { given: [question] }, template: null, answers: null },
@@ -24,7 +24,7 @@ test("a BLIP-2 model of the hub is asked a question", () => {
       output: "s3://labels/remotes/",
     },
   });
-  expect(sourceOf(job.model)).toMatchObject({ kind: "hub", repo: model, revision: null });
+  expect(sourceOf(job.models[0]!)).toMatchObject({ kind: "hub", repo: model, revision: null });
 });
 
 test("each precision can be asked for, and no other", () => {
@@ -34,5 +34,19 @@ test("each precision can be asked for, and no other", () => {
 });
 
 test("without --model a task has its bundled one", () => {
-  expect(asked("vqa", "photos", "--out", "labels", "--question", "?").model).toBe("demo-vqa");
+  expect(asked("vqa", "photos", "--out", "labels", "--question", "?").models).toEqual(["demo-vqa"]);
+});
+
+test("the tasks that clean have models for each role, and no others", () => {
+  const models = (task: string, ...args: string[]) => asked(task, "photos", "--out", "labels", ...args).models;
+  expect(models("capfilt")).toEqual(["demo-caption", "demo-itm"]);
+  expect(models("capfilt", "--captioner", "a/b", "--filter", "c/d")).toEqual(["a/b", "c/d"]);
+  expect(models("filter", "--text", "a dog", "--filter", "c/d")).toEqual(["c/d"]);
+  const refused = (message: RegExp) =>
+    expect.objectContaining({ code: "INVALID_OPTION", message: expect.stringMatching(message) });
+  expect(() => models("capfilt", "--model", "a/b")).toThrow(refused(/^--model: .*--captioner and --filter/));
+  expect(() => models("filter", "--text", "a", "--captioner", "a/b")).toThrow(
+    refused(/^--captioner: .*it has --filter/),
+  );
+  expect(() => models("caption", "--filter", "a/b")).toThrow(refused(/^--filter: .*it has --model/));
 });

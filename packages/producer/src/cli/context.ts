@@ -55,7 +55,7 @@ export async function findJob(given: string, { stores, states, config }: Context
     out,
     created,
     runner: "local",
-    checkpoint: null,
+    checkpoints: null,
     intent: "run",
     ended: (await store.stat("_SUCCESS")) ? "finished" : null,
     reason: null,

@@ -1,7 +1,7 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
 import { once } from "node:events";
 import { CapfleetError, layout, type ResultRow } from "@capfleet/shared/contract";
-import { findLocalModel, findModel, parseDevice } from "@capfleet/shared/models";
+import { findLocalModel, findModel, type Model, parseDevice } from "@capfleet/shared/models";
 import { createJob } from "../jobs/create.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
@@ -13,14 +13,19 @@ import { report, runHere } from "./run.ts";
 const WATCH_MS = 1_000;
 
 export async function submit(
-  { request, model, precision }: AskedJob,
+  { request, models, precision }: AskedJob,
   wait: boolean,
   json: boolean,
   context: Context,
 ): Promise<void> {
-  const found = await showingDownload(context.stores, (fetching) =>
-    findModel(model, precision, context.state, context.config, fetching),
-  );
+  const found: Model[] = [];
+  for (const model of models) {
+    found.push(
+      await showingDownload(context.stores, (fetching) =>
+        findModel(model, precision, context.state, context.config, fetching),
+      ),
+    );
+  }
   const created = await createJob(request, found, context.stores, context.states);
   await wakeReconciler(context, created.file.id);
   const { file, state, out } = created;
@@ -79,32 +84,43 @@ export async function resume(job: string, context: Context, options: { device?: 
     print(`resumed ${file.id}`);
     return;
   }
-  const { engine } = file.spec;
   const device = options.device ?? "cpu";
   parseDevice(device);
-  const model = await showingDownload(context.stores, (fetching) =>
-    findLocalModel(state.checkpoint ?? engine.model, engine.precision, context.config, fetching),
-  );
-  if (model.ref.digest !== engine.digest) {
-    const found = `${model.folder} is engine ${model.ref.digest}; ${file.id} was started with ${engine.digest}`;
-    throw new CapfleetError("MODEL_NOT_FOUND", found);
+  const folders: string[] = [];
+  for (const [i, engine] of file.spec.engines.entries()) {
+    const source = state.checkpoints?.[i] ?? engine.model;
+    const model = await showingDownload(context.stores, (fetching) =>
+      findLocalModel(source, engine.precision, context.config, fetching),
+    );
+    if (model.ref.digest !== engine.digest) {
+      const found = `${model.folder} is engine ${model.ref.digest}; ${file.id} was started with ${engine.digest}`;
+      throw new CapfleetError("MODEL_NOT_FOUND", found);
+    }
+    folders.push(model.folder!);
   }
-  await runHere({ file, state, out: state.out, existed: true }, model.folder!, device, context);
+  await runHere({ file, state, out: state.out, existed: true }, folders, device, context);
 }
 
-/** Rows in input order, as JSONL on stdout. */
-export async function results(job: string, errorsOnly: boolean, context: Context): Promise<void> {
-  const { store } = await findJob(job, context);
+export interface ResultsOptions {
+  /** Only rows that failed. */
+  errors: boolean;
+  /** The texts that a job that cleans has kept: a line each. */
+  kept: boolean;
+}
+
+/** Rows in input order, as JSONL on stdout. Throws INVALID_OPTION. */
+export async function results(job: string, { errors, kept }: ResultsOptions, context: Context): Promise<void> {
+  const { store, file } = await findJob(job, context);
+  const cleans = file.spec.task.name === "capfilt" || file.spec.task.name === "filter";
+  if (kept && !cleans)
+    throw new CapfleetError("INVALID_OPTION", `--kept: ${file.id} is ${file.spec.task.name}, which keeps all`);
+  if (kept && errors) throw new CapfleetError("INVALID_OPTION", "--kept and --errors: give one of them");
   for await (const { key } of store.list({ prefix: layout.results })) {
     if (layout.numberOf(key) === null) continue;
     const text = (await store.read(key)).bytes.toString("utf8");
-    const lines = errorsOnly
-      ? text
-          .split("\n")
-          .filter(isErrorRow)
-          .map((line) => `${line}\n`)
-          .join("")
-      : text;
+    const all = () => text.split("\n").filter((line) => line !== "");
+    const some = kept ? all().flatMap(keptLines) : errors ? all().filter(isErrorRow) : null;
+    const lines = some === null ? text : some.map((line) => `${line}\n`).join("");
     if (!process.stdout.write(lines)) await once(process.stdout, "drain");
   }
 }
@@ -139,5 +155,12 @@ function describe(job: JobStatus): string {
   ].join("\n");
 }
 
-const isErrorRow = (line: string) => line !== "" && (JSON.parse(line) as ResultRow).error !== undefined;
+const isErrorRow = (line: string) => (JSON.parse(line) as ResultRow).error !== undefined;
+
+function keptLines(line: string): string[] {
+  const { id, image, pairs = [] } = JSON.parse(line) as ResultRow;
+  const kept = pairs.filter(({ kept }) => kept);
+  return kept.map(({ text, origin, itm }) => JSON.stringify({ id, image, text, origin, itm }));
+}
+
 const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -36,17 +36,25 @@ export function progressLine(progress: Progress): string {
 
 export function summaryText(summary: Summary, out: string): string {
   const { rows, succeeded, failed, warned, errors, seconds, provenance, task } = summary;
-  const { engine } = provenance;
   const speed = seconds > 0 ? `, ${rate(rows / seconds)} from submission to end` : "";
   const lines = [
     `${summary.state}: ${plural(succeeded, "row")} labelled, ${count(failed)} failed (${duration(seconds)}${speed})`,
     ...Object.entries(errors).map(([code, n]) => `  ${plural(n, "row")} failed with ${code}`),
     ...(warned > 0 ? [`  ${plural(warned, "row")} with warnings, such as a text that was cut`] : []),
     ...(summary.reason ? [`  ${summary.reason.code}: ${summary.reason.message}`] : []),
-    `task     ${task} with ${engine.model} (${engine.precision}, engine ${engine.digest})`,
+    `task     ${task} with ${provenance.engines.map(engineText).join(" and ")}`,
+    ...(summary.pairs ? pairLines(summary.pairs, out) : []),
     `results  ${out}results/`,
     `job      ${summary.id}`,
   ];
   if (failed > 0) lines.push(`see them with: capfleet results ${summary.id} --errors`);
   return lines.join("\n");
+}
+
+const engineText = ({ model, precision, digest }: Summary["provenance"]["engines"][number]) =>
+  `${model} (${precision}, engine ${digest})`;
+
+function pairLines({ web, synthetic }: NonNullable<Summary["pairs"]>, out: string): string[] {
+  const kept = (sums: typeof web) => `${count(sums.kept)} of ${count(sums.kept + sums.dropped)}`;
+  return [`texts    kept: ${kept(web)} of the dataset, ${kept(synthetic)} captions`, `report   ${out}report.html`];
 }

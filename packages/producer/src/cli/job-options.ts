@@ -1,6 +1,15 @@
 /** What `run` and `submit` have in common: arguments, options, and the request that they make. */
 import { wholeNumber } from "@capfleet/shared/command-line";
-import { type Lane, MAX_SHARD_SIZE, PRECISIONS, type Precision, TASKS, type Task } from "@capfleet/shared/contract";
+import {
+  CapfleetError,
+  JOB_TASKS,
+  type JobTask,
+  type Lane,
+  MAX_SHARD_SIZE,
+  PRECISIONS,
+  type Precision,
+  type Task,
+} from "@capfleet/shared/contract";
 import { type Command, Option } from "commander";
 import type { JobRequest } from "../jobs/create.ts";
 import { addTaskOptions, parseTask, type TaskOptions, taskSpecOf } from "./task-options.ts";
@@ -24,6 +33,8 @@ const PRECISION_HELP =
 export interface JobOptions extends TaskOptions {
   out: string;
   model?: string;
+  captioner?: string;
+  filter?: string;
   precision?: Precision;
   limit?: number;
   shardSize?: number;
@@ -33,10 +44,12 @@ export interface JobOptions extends TaskOptions {
 /** Adds arguments and options; `own` are the command's alone. */
 export function addJobOptions(command: Command, own: readonly Option[]): Command {
   command
-    .argument("<task>", `what to do: ${TASKS.join(", ")}`)
+    .argument("<task>", `what to do: ${JOB_TASKS.join(", ")}`)
     .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
     .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
     .option("--model <model>", `${MODEL_FORMS} (default: the task's demo)`)
+    .option("--captioner <model>", "capfilt: the model that makes captions (default: the demo)")
+    .option("--filter <model>", "capfilt, filter: the model that says which texts match (default: the demo)")
     .addOption(new Option("--precision <precision>", PRECISION_HELP).choices(PRECISIONS))
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));
@@ -46,7 +59,8 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
 
 export interface AskedJob {
   request: JobRequest;
-  model: string;
+  /** One per role of the task. */
+  models: string[];
   /** Null: whatever suits the device, or is registered under the model's name. */
   precision: Precision | null;
 }
@@ -63,7 +77,24 @@ export function askedJob(task: string, input: string, options: JobOptions, runne
     lane: options.lane ?? "normal",
     runner,
   };
-  return { request, model: options.model ?? DEFAULT_MODELS[name], precision: options.precision ?? null };
+  return { request, models: modelsOf(name, options), precision: options.precision ?? null };
+}
+
+/** Throws INVALID_OPTION: a model for a role that the task does not have. */
+function modelsOf(task: JobTask, { model, captioner, filter }: JobOptions): string[] {
+  const cleans = task === "capfilt" || task === "filter";
+  const strange = [
+    cleans && model !== undefined && "--model",
+    task !== "capfilt" && captioner !== undefined && "--captioner",
+    !cleans && filter !== undefined && "--filter",
+  ].find((flag) => flag !== false);
+  if (strange) {
+    const has = { capfilt: "--captioner and --filter", filter: "--filter" }[task as string] ?? "--model";
+    throw new CapfleetError("INVALID_OPTION", `${strange}: the task "${task}" has no such model; it has ${has}`);
+  }
+  if (!cleans) return [model ?? DEFAULT_MODELS[task]];
+  const matching = filter ?? DEFAULT_MODELS.itm;
+  return task === "filter" ? [matching] : [captioner ?? DEFAULT_MODELS.caption, matching];
 }
 
 export const TASK_EXAMPLES = `Tasks:
@@ -76,4 +107,6 @@ export const TASK_EXAMPLES = `Tasks:
             capfleet run itm list.jsonl --out ./labels --text-column alt
   itc       capfleet run itc ./photos --out ./labels --text "a dog" --text "a cat" cosine similarities
   embed     capfleet run embed ./photos --out ./vectors                            of the images
-            capfleet run embed texts.jsonl --out ./vectors --text-column text      of texts`;
+            capfleet run embed texts.jsonl --out ./vectors --text-column text      of texts
+  capfilt   capfleet run capfilt web.jsonl --out ./cleaned --text-column alt --captioner ./blip --filter ./blip-itm
+  filter    capfleet run filter web.jsonl --out ./cleaned --text-column alt --threshold 0.6`;

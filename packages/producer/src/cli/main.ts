@@ -6,7 +6,7 @@ import { runToEnd } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
 import { type Context, openContext } from "./context.ts";
-import { change, results, resume, status, submit, watch } from "./control.ts";
+import { change, type ResultsOptions, results, resume, status, submit, watch } from "./control.ts";
 import { doctor } from "./doctor.ts";
 import { addJobOptions, askedJob, DEFAULT_MODELS, type JobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { run } from "./run.ts";
@@ -115,10 +115,12 @@ program
   .description("Print a job's rows as JSON lines, in input order.")
   .argument("<job>", "a job's id or output")
   .option("--errors", "only rows that failed", false)
-  .addHelpText("after", "\nExamples:\n  capfleet results ./labels\n  capfleet results s3://labels/today/ --errors")
-  .action((job: string, { errors }: { errors: boolean }) =>
-    withContext("silent", (context) => results(job, errors, context)),
-  );
+  .option("--kept", "capfilt, filter: only the texts that were kept, a line each", false)
+  .addHelpText(
+    "after",
+    "\nExamples:\n  capfleet results ./labels\n  capfleet results s3://labels/today/ --errors\n  capfleet results ./cleaned --kept",
+  )
+  .action((job: string, options: ResultsOptions) => withContext("silent", (context) => results(job, options, context)));
 
 program
   .command("serve")

@@ -1,7 +1,7 @@
 /** `capfleet run`: a whole job on this machine, with a Redis and a worker of its own. */
 import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
-import { choosePrecision, findLocalModel } from "@capfleet/shared/models";
+import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
 import { type CreatedJob, createJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
@@ -19,20 +19,24 @@ const TICK_MS = 250;
 /** What a worker may spend on finishing shards after Ctrl-C, where CAPFLEET_GRACE_SECONDS does not say. */
 const GRACE_SECONDS = "10";
 
-export async function run({ request, model: name, precision }: AskedJob, device: string, context: Context) {
+export async function run({ request, models: names, precision }: AskedJob, device: string, context: Context) {
   const chosen = choosePrecision(device, precision ?? undefined);
-  const model = await showingDownload(context.stores, (fetching) =>
-    findLocalModel(name, chosen, context.config, fetching),
-  );
+  const models: Model[] = [];
+  for (const name of names) {
+    models.push(
+      await showingDownload(context.stores, (fetching) => findLocalModel(name, chosen, context.config, fetching)),
+    );
+  }
   await expectRedis(context.config.redisUrl);
-  const created = await createJob(request, model, context.stores, context.states);
-  await runHere(created, model.folder!, device, context);
+  const created = await createJob(request, models, context.stores, context.states);
+  const folders = models.map(({ folder }) => folder!);
+  await runHere(created, folders, device, context);
 }
 
 /** Runs a job to its end. Throws INTERRUPTED after Ctrl-C, JOB_FAILED, WORKER_START_FAILED or Redis's errors. */
 export async function runHere(
   created: CreatedJob,
-  checkpoint: string,
+  checkpoints: readonly string[],
   device: string,
   context: Context,
 ): Promise<void> {
@@ -48,9 +52,9 @@ export async function runHere(
   process.env.CAPFLEET_REDIS_PREFIX = `${redisPrefix()}-${file.id}`;
   const redis = await openRedis(config.redisUrl);
   const env = { CAPFLEET_GRACE_SECONDS: GRACE_SECONDS, ...process.env, CAPFLEET_REDIS_URL: redis.url };
-  const settings = ["--precision", file.spec.engine.precision, "--device", device];
+  const settings = ["--precision", file.spec.engines[0]!.precision, "--device", device];
   const worker = new LocalWorker(
-    ["--models", checkpoint, ...settings, "--threads", String(availableParallelism())],
+    ["--models", checkpoints.join(","), ...settings, "--threads", String(availableParallelism())],
     env,
   );
   const stop = new AbortController();

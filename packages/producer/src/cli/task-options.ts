@@ -5,6 +5,9 @@ import {
   CapfleetError,
   type Decoding,
   decodingSchema,
+  JOB_TASKS,
+  type JobTask,
+  type JobTaskSpec,
   MAX_ANSWERS,
   MAX_BEAMS,
   MAX_CAPTIONS,
@@ -13,9 +16,6 @@ import {
   MAX_TEXT_CHARACTERS,
   MAX_TEXTS,
   QUESTION_SLOT,
-  TASKS,
-  type Task,
-  type TaskSpec,
   type TextSource,
 } from "@capfleet/shared/contract";
 import type { Command } from "commander";
@@ -41,6 +41,7 @@ export interface TaskOptions {
   answers?: string;
   text?: string[];
   textColumn?: string;
+  threshold?: number;
 }
 
 const SAMPLING = ["sample", "temperature", "topK", "topP", "seed"] as const;
@@ -49,12 +50,14 @@ const GENERATION = [
   ...SAMPLING,
 ] as readonly (keyof TaskOptions)[];
 const TEXTS = ["text", "textColumn"] as const;
-const OPTIONS: Record<Task, readonly (keyof TaskOptions)[]> = {
+const OPTIONS: Record<JobTask, readonly (keyof TaskOptions)[]> = {
   caption: [...GENERATION, "numCaptions", "prompt"],
   vqa: ["question", "questionColumn", "template", "answer", "answers", ...GENERATION],
   itm: TEXTS,
   itc: TEXTS,
   embed: TEXTS,
+  capfilt: [...GENERATION, "numCaptions", "prompt", "textColumn", "threshold"],
+  filter: [...TEXTS, "threshold"],
 };
 const ALL = new Set(Object.values(OPTIONS).flat());
 
@@ -68,7 +71,7 @@ const column = someText(1_000);
 /** Adds the options of all tasks, in groups. Other options have to be added before. */
 export function addTaskOptions(command: Command): Command {
   return command
-    .optionsGroup("caption, vqa: how the text is made (as in transformers' generate):")
+    .optionsGroup("caption, vqa, capfilt: how the text is made (as in transformers' generate):")
     .option("--max-new-tokens <n>", "longest text, in tokens (default: 20)", wholeNumber(MAX_NEW_TOKENS))
     .option("--min-new-tokens <n>", "shortest text, in tokens (default: 0)", wholeNumber(MAX_NEW_TOKENS, 0))
     .option("--num-beams <n>", "beam search; 1 is greedy (default: 1)", wholeNumber(MAX_BEAMS))
@@ -79,7 +82,7 @@ export function addTaskOptions(command: Command): Command {
     .option("--top-k <n>", "draw from the n likeliest tokens; 0: from all (default: 0)", wholeNumber(1e9, 0))
     .option("--top-p <x>", "draw from the likeliest that add up to x (default: 1)", numberAbove0(1))
     .option("--seed <n>", "the same seed draws the same texts (default: 0)", wholeNumber(0xffffffff, 0))
-    .optionsGroup("caption:")
+    .optionsGroup("caption, capfilt:")
     .option("--num-captions <n>", "captions per image, of beams or samples (default: 1)", wholeNumber(MAX_CAPTIONS))
     .option("--prompt <text>", 'what every caption begins with, such as "a picture of"', text)
     .optionsGroup("vqa (one of the first two is needed):")
@@ -88,20 +91,26 @@ export function addTaskOptions(command: Command): Command {
     .option("--template <text>", TEMPLATE_HELP, text)
     .option("--answers <file|list>", "the only answers: a file with one a line, or a,b,c")
     .option("--answer <text>", "one of the only answers; may be repeated", many(text, MAX_ANSWERS))
-    .optionsGroup("itm, itc (one of them is needed), embed (without: the images):")
+    .optionsGroup("itm, itc, filter (one of them is needed), embed (without: the images), capfilt (a column, or none):")
     .option("--text <text>", "compared with every image; may be repeated", many(text, MAX_TEXTS))
-    .option("--text-column <name>", "the manifest's field with a text, or a list of them", column);
+    .option("--text-column <name>", "the manifest's field with a text, or a list of them", column)
+    .optionsGroup("capfilt, filter:")
+    .option(
+      "--threshold <p>",
+      "the least probability to match of a text that is kept (default: 0.5)",
+      numberFrom(0, 1),
+    );
 }
 
 /** Throws UNKNOWN_TASK. */
-export function parseTask(given: string): Task {
-  const task = TASKS.find((name) => name === given);
+export function parseTask(given: string): JobTask {
+  const task = JOB_TASKS.find((name) => name === given);
   if (task) return task;
-  throw new CapfleetError("UNKNOWN_TASK", `unknown task "${given}" (tasks: ${TASKS.join(", ")})`);
+  throw new CapfleetError("UNKNOWN_TASK", `unknown task "${given}" (tasks: ${JOB_TASKS.join(", ")})`);
 }
 
 /** Throws INVALID_OPTION: an option of another task, one that is missing, or two that contradict each other. */
-export function taskSpecOf(task: Task, options: TaskOptions): TaskSpec {
+export function taskSpecOf(task: JobTask, options: TaskOptions): JobTaskSpec {
   const strange = given(options, [...ALL]).find((name) => !OPTIONS[task].includes(name));
   if (strange) {
     const known = OPTIONS[task].map(flag).join(", ");
@@ -113,16 +122,10 @@ export function taskSpecOf(task: Task, options: TaskOptions): TaskSpec {
   throw invalid(`the texts have ${characters} characters together; a job can give ${MAX_GIVEN_CHARACTERS}`);
 }
 
-function build(task: Task, options: TaskOptions): TaskSpec {
+function build(task: JobTask, options: TaskOptions): JobTaskSpec {
   switch (task) {
-    case "caption": {
-      const { numCaptions: captions = 1, prompt = null } = options;
-      const decoding = decodingOf(options);
-      if (captions > decoding.beams && !decoding.sampling) {
-        throw invalid(`--num-captions ${captions} needs --num-beams ${captions} or more, or --sample`);
-      }
-      return { name: task, decoding, captions, prompt };
-    }
+    case "caption":
+      return { name: task, ...captionsOf(options) };
     case "vqa":
       return {
         name: task,
@@ -136,7 +139,28 @@ function build(task: Task, options: TaskOptions): TaskSpec {
       return { name: task, texts: needed(sourceOf(options, ...TEXTS), task, ...TEXTS) };
     case "embed":
       return { name: task, texts: sourceOf(options, ...TEXTS) };
+    case "capfilt": {
+      // The paper's captioner draws from the nucleus of 0.9.
+      const asIt = options.numBeams === undefined && given(options, SAMPLING).length === 0;
+      const captions = captionsOf(asIt ? { ...options, topP: 0.9 } : options);
+      return { name: task, texts: sourceOf(options, ...TEXTS), ...captions, threshold: thresholdOf(options) };
+    }
+    case "filter": {
+      const texts = needed(sourceOf(options, ...TEXTS), task, ...TEXTS);
+      return { name: task, texts, threshold: thresholdOf(options) };
+    }
   }
+}
+
+const thresholdOf = ({ threshold = 0.5 }: TaskOptions) => threshold;
+
+function captionsOf(options: TaskOptions): { decoding: Decoding; captions: number; prompt: string | null } {
+  const { numCaptions: captions = 1, prompt = null } = options;
+  const decoding = decodingOf(options);
+  if (captions > decoding.beams && !decoding.sampling) {
+    throw invalid(`--num-captions ${captions} needs --num-beams ${captions} or more, or --sample`);
+  }
+  return { decoding, captions, prompt };
 }
 
 function decodingOf(options: TaskOptions): Decoding {
@@ -164,7 +188,7 @@ function sourceOf(options: TaskOptions, texts: "question" | "text", column: "que
   return name === undefined ? null : { column: name };
 }
 
-function needed(source: TextSource | null, task: Task, ...names: (keyof TaskOptions)[]): TextSource {
+function needed(source: TextSource | null, task: JobTask, ...names: (keyof TaskOptions)[]): TextSource {
   if (source) return source;
   throw invalid(`the task "${task}" needs ${names.map(flag).join(" or ")}`);
 }
@@ -207,7 +231,7 @@ function readAnswers(source: string): string[] {
   throw invalid(`--answers ${source}: answer ${long + 1} has more than ${MAX_TEXT_CHARACTERS} characters`);
 }
 
-function givenCharacters(spec: Exclude<TaskSpec, { name: "caption" }>): number {
+function givenCharacters(spec: Exclude<JobTaskSpec, { name: "caption" }>): number {
   const source = spec.name === "vqa" ? spec.questions : spec.texts;
   const texts = source && "given" in source ? source.given : [];
   const answers = (spec.name === "vqa" && spec.answers) || [];

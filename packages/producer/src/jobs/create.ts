@@ -6,10 +6,12 @@ import {
   type JobFile,
   type JobSpec,
   type JobState,
+  type JobTaskSpec,
   jobFileSchema,
   type Lane,
   layout,
   MAX_GIVEN_CHARACTERS,
+  rolesOf,
   SCHEMA_VERSION,
   type TaskSpec,
 } from "@capfleet/shared/contract";
@@ -25,7 +27,7 @@ const ulid = monotonicFactory();
 const MAX_JOB_BYTES = 8 * MAX_GIVEN_CHARACTERS;
 
 export interface JobRequest {
-  task: TaskSpec;
+  task: JobTaskSpec;
   input: string;
   output: string;
   limit: number | null;
@@ -43,26 +45,28 @@ export interface CreatedJob {
 }
 
 /**
+ * `models`: one per role of the task, in their order.
+ *
  * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
  * OUTPUT_INSIDE_INPUT, or the stores' errors.
  */
 export async function createJob(
   request: JobRequest,
-  model: Model,
+  models: readonly Model[],
   stores: Stores,
   states: JobStates,
 ): Promise<CreatedJob> {
   const { task, limit, shardSize, lane } = request;
-  checkModel(task, model);
+  for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
   const input = parseInput(request.input);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
   if (input.kind === "prefix" && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
-  const spec: JobSpec = { task, engine: model.ref, input, limit, shardSize, lane };
+  const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, lane };
   const store = stores.at(out);
   const there = await ownerOf(store, fingerprintOf(spec));
-  if (there) return { ...(await adopt(there, out, request, model, states)), existed: true };
+  if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
   await checkInput(input, task, stores);
 
   const file: JobFile = {
@@ -76,7 +80,7 @@ export async function createJob(
   // From here on the output is ours. Dying before the next line leaves a job that the same command adopts.
   const put = await store.putIfAbsent(layout.job, JSON.stringify(file, null, 2));
   if (put.outcome === "exists") throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
-  return { ...(await adopt(file, out, request, model, states)), existed: false };
+  return { ...(await adopt(file, out, request, models, states)), existed: false };
 }
 
 /** The job in an output, by its job.json; null where there is none. */
@@ -99,8 +103,8 @@ function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
   throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${asked}: ${ref.model} can make ${maxNewTokens} at most`);
 }
 
-function fingerprintOf({ task, engine, input, limit, shardSize }: JobSpec): string {
-  const meaning = [task, engine.digest, input.kind, input.uri, limit, shardSize];
+function fingerprintOf({ task, engines, input, limit, shardSize }: JobSpec): string {
+  const meaning = [task, ...engines.map(({ digest }) => digest), input, limit, shardSize];
   return createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
 }
 
@@ -114,20 +118,21 @@ async function ownerOf(store: Store, fingerprint: string): Promise<JobFile | nul
   return null;
 }
 
-async function adopt(file: JobFile, out: string, request: JobRequest, model: Model, states: JobStates) {
+async function adopt(file: JobFile, out: string, request: JobRequest, models: readonly Model[], states: JobStates) {
   const { runner } = request;
-  const checkpoint = model.folder;
+  const folders = models.flatMap(({ folder }) => folder ?? []);
+  const checkpoints = folders.length === models.length ? folders : null;
   const known = await states.find(file.id);
   if (known && (known.ended || known.runner === runner)) return { file, state: known, out };
   // Whoever asks for the job now looks after it from now on.
-  if (known) return { file, state: await states.update(file.id, (job) => ({ ...job, runner, checkpoint })), out };
+  if (known) return { file, state: await states.update(file.id, (job) => ({ ...job, runner, checkpoints })), out };
   const state: JobState = {
     schema: SCHEMA_VERSION,
     id: file.id,
     out,
     created: file.created,
     runner,
-    checkpoint,
+    checkpoints,
     intent: "run",
     ended: null,
     reason: null,

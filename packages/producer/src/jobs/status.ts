@@ -33,7 +33,14 @@ export async function readSummary(store: Store): Promise<Summary | null> {
 
 function identity(state: JobState, { spec }: JobFile) {
   const { id, out, created } = state;
-  return { id, task: spec.task.name, model: spec.engine.model, input: spec.input.uri, out, created };
+  return {
+    id,
+    task: spec.task.name,
+    model: spec.engines.map(({ model }) => model).join(" + "),
+    input: spec.input.uri,
+    out,
+    created,
+  };
 }
 
 async function storedProgress(state: JobState, store: Store): Promise<Progress> {

@@ -1,18 +1,16 @@
 /** A job's input: what kind it is, whether it can be read, and the dataset that it stands for. */
-import { CapfleetError, type JobSpec, type TaskSpec, textsOf } from "@capfleet/shared/contract";
+import { CapfleetError, type Input, inputSchema, type JobTaskSpec, textsOf } from "@capfleet/shared/contract";
 import { checkManifest, type Dataset, manifestDataset, prefixDataset } from "@capfleet/shared/datasets";
 import { normalizeUri, type Stores } from "@capfleet/shared/storage";
 
-type Input = JobSpec["input"];
-
 /** A manifest by its ending, otherwise a prefix. Throws INVALID_URI. */
 export function parseInput(given: string): Input {
-  const kind = /\.(jsonl|ndjson)$/i.test(given) ? "manifest" : "prefix";
+  const kind = /\.(jsonl|ndjson)$/i.test(given) ? "jsonl" : "prefix";
   const uri = normalizeUri(given);
-  return { kind, uri: kind === "prefix" && !uri.endsWith("/") ? `${uri}/` : uri };
+  return inputSchema.parse({ kind, uri: kind === "prefix" && !uri.endsWith("/") ? `${uri}/` : uri });
 }
 
-export function openDataset(input: Input, task: TaskSpec, stores: Stores): Dataset {
+export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
   if (input.kind === "prefix") return prefixDataset(stores.at(input.uri));
   const { store, key } = stores.object(input.uri);
   return manifestDataset(store, key, task);
@@ -22,8 +20,8 @@ export function openDataset(input: Input, task: TaskSpec, stores: Stores): Datas
  * Throws INVALID_OPTION (a column of a prefix), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, or the store's errors,
  * before anything has been created.
  */
-export async function checkInput(input: Input, task: TaskSpec, stores: Stores): Promise<void> {
-  if (input.kind === "manifest") {
+export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores): Promise<void> {
+  if (input.kind !== "prefix") {
     const { store, key } = stores.object(input.uri);
     if (!(await store.stat(key))) throw new CapfleetError("INPUT_NOT_FOUND", `${input.uri} does not exist`);
     await checkManifest(store, key, task);
@@ -36,7 +34,7 @@ export async function checkInput(input: Input, task: TaskSpec, stores: Stores): 
     await checkPrefix(input.uri, stores);
   }
   for await (const _ of openDataset(input, task, stores).entries(null)) return;
-  const nothing = input.kind === "manifest" ? "no lines" : "no images";
+  const nothing = input.kind !== "prefix" ? "no lines" : "no images";
   throw new CapfleetError("INPUT_EMPTY", `${input.uri} holds ${nothing}`);
 }
 

@@ -9,13 +9,13 @@ import {
   DEFAULT_SHARD_SIZE,
   type InputRecord,
   type JobSpec,
+  type JobTaskSpec,
   layout,
   MIN_SHARD_SIZE,
   type Plan,
   planSchema,
   type ShardEnd,
   shardEndSchema,
-  type TaskSpec,
   textsOf,
 } from "@capfleet/shared/contract";
 import type { Dataset, Entry } from "@capfleet/shared/datasets";
@@ -162,7 +162,7 @@ async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, ta
 }
 
 /** How much a record adds to its shard's texts; what the job gives every record counts only as results. */
-function textWeight(task: TaskSpec): (record: InputRecord) => number {
+function textWeight(task: JobTaskSpec): (record: InputRecord) => number {
   const source = textsOf(task);
   if (source === null) return () => 0;
   if ("given" in source) return () => source.given.length * TEXT_RESULT_WEIGHT;

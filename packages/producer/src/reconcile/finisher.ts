@@ -8,6 +8,7 @@ import {
   type Summary,
 } from "@capfleet/shared/contract";
 import type { JobStates } from "../jobs/states.ts";
+import { writeReport } from "../report/report.ts";
 import type { Reason } from "./backoff.ts";
 import type { JobTracker } from "./tracker.ts";
 
@@ -21,7 +22,7 @@ export async function endJob(
   const { store, file, tally, plan } = tracker;
   await tally.rollUp(true);
   const now = new Date();
-  const { rows, failed, warned, errors } = tally.sums;
+  const { rows, failed, warned, errors, pairs } = tally.sums;
   const summary: Summary = {
     schema: SCHEMA_VERSION,
     id: file.id,
@@ -35,16 +36,18 @@ export async function endJob(
     failed,
     warned,
     errors,
+    ...(pairs && { pairs }),
     created: file.created,
     ended: now.toISOString(),
     seconds: (now.getTime() - Date.parse(file.created)) / 1_000,
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
+  if (pairs) await writeReport(file, pairs, store, tracker.stores);
   if (ended === "finished") await store.put(layout.success, "");
   tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
 }
 
 function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {
-  return { capfleet: CAPFLEET_VERSION, schema: SCHEMA_VERSION, engine: spec.engine, fingerprint };
+  return { capfleet: CAPFLEET_VERSION, schema: SCHEMA_VERSION, engines: spec.engines, fingerprint };
 }

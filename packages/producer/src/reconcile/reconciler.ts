@@ -15,6 +15,7 @@ import {
   type Progress,
   parseShardJobId,
   redisPrefix,
+  servedSets,
   shardJobId,
   takeReports,
   type WorkPayload,
@@ -123,21 +124,21 @@ export class Reconciler {
     if (look) this.#lookAt = now + LOOK_MS;
     if (look) await this.#refreshJobs();
     const workers = await liveWorkers(this.#redis);
-    const slotsOf = (digest: string) => sum(workers.filter(runs(digest)).map(({ slots }) => slots));
+    const slotsOf = (engines: string) => sum(workers.filter(runs(engines)).map(({ slots }) => slots));
 
     // What is in Redis is read before the reports: a shard that has left Redis by then has its report in.
     const outstanding = new Map<string, Outstanding>();
-    for (const digest of this.#digests()) outstanding.set(digest, await this.#outstanding(digest));
+    for (const engines of this.#engineSets()) outstanding.set(engines, await this.#outstanding(engines));
     for (const tracker of [...this.#trackers.values()]) {
-      const here = outstanding.get(tracker.file.spec.engine.digest)!;
+      const here = outstanding.get(tracker.engines)!;
       try {
-        await this.#advance(tracker, here, slotsOf(tracker.file.spec.engine.digest), look);
+        await this.#advance(tracker, here, slotsOf(tracker.engines), look);
       } catch (thrown) {
         tracker.failed(asCapfleetError(thrown));
         this.#options.log.warn({ job: tracker.id, err: asCapfleetError(thrown).message }, "job");
       }
     }
-    for (const [digest, here] of outstanding) await this.#fill(digest, here, slotsOf(digest));
+    for (const [engines, here] of outstanding) await this.#fill(engines, here, slotsOf(engines));
     for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
     for (const [id, { state }] of this.#trackers) if (state.ended) await this.#forget(id);
   }
@@ -175,7 +176,7 @@ export class Reconciler {
   /** Somebody else looks after the job now. */
   async #giveUp(tracker: JobTracker): Promise<void> {
     tracker.stopPlanning();
-    await this.#withdraw(tracker, await this.#outstanding(tracker.file.spec.engine.digest));
+    await this.#withdraw(tracker, await this.#outstanding(tracker.engines));
     this.#trackers.delete(tracker.id);
   }
 
@@ -217,25 +218,25 @@ export class Reconciler {
 
   /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */
   async #withdraw(tracker: JobTracker, here: Outstanding): Promise<void> {
-    const queue = this.#queue(tracker.file.spec.engine.digest);
+    const queue = this.#queue(tracker.engines);
     for (const { id, job } of here.waiting) if (job === tracker.id) await queue.remove(id);
   }
 
   /** Hands out shards until the queue's window is full: twice what the live workers have slots for. */
-  async #fill(digest: string, here: Outstanding, slots: number): Promise<void> {
+  async #fill(engines: string, here: Outstanding, slots: number): Promise<void> {
     const room = Math.max(MIN_WINDOW, 2 * slots) - here.count;
     if (room <= 0) return;
     const now = performance.now();
     const next = new Map<string, { tracker: JobTracker; shards: number[] }>();
     for (const tracker of this.#trackers.values()) {
-      const { state, file, fatal } = tracker;
-      if (file.spec.engine.digest !== digest || state.intent !== "run" || state.ended || fatal) continue;
+      const { state, fatal } = tracker;
+      if (tracker.engines !== engines || state.intent !== "run" || state.ended || fatal) continue;
       const shards = tracker.next(room, here.byJob.get(tracker.id) ?? new Set(), now);
       if (shards.length > 0) next.set(tracker.id, { tracker, shards });
     }
     const runnable = [...next.values()].map(({ tracker, shards }) => tracker.runnable(shards.length));
     const work: { name: string; data: WorkPayload; opts: object }[] = [];
-    for (const [id, count] of this.#robin(digest).share(runnable, room)) {
+    for (const [id, count] of this.#robin(engines).share(runnable, room)) {
       const { tracker, shards } = next.get(id)!;
       for (const shard of shards.slice(0, count)) {
         // Kept jobs would silently swallow a second add of the same id.
@@ -243,11 +244,11 @@ export class Reconciler {
         work.push({ name: "shard", data: { v: 1, job: id, shard, out: tracker.state.out }, opts });
       }
     }
-    for (let at = 0; at < work.length; at += BULK) await this.#queue(digest).addBulk(work.slice(at, at + BULK));
+    for (let at = 0; at < work.length; at += BULK) await this.#queue(engines).addBulk(work.slice(at, at + BULK));
   }
 
-  async #outstanding(digest: string): Promise<Outstanding> {
-    const queue = this.#queue(digest);
+  async #outstanding(engines: string): Promise<Outstanding> {
+    const queue = this.#queue(engines);
     const lists = await Promise.all(
       ["wait", "paused", "active"].map((list) => this.#redis.lrange(queue.toKey(list), 0, -1)),
     );
@@ -277,26 +278,26 @@ export class Reconciler {
     await this.#redis.del(keys.reports(id));
   }
 
-  #digests(): Set<string> {
-    return new Set([...this.#trackers.values()].map(({ file }) => file.spec.engine.digest));
+  #engineSets(): Set<string> {
+    return new Set([...this.#trackers.values()].map((tracker) => tracker.engines));
   }
 
-  #robin(digest: string): DeficitRoundRobin {
-    const robin = this.#robins.get(digest) ?? new DeficitRoundRobin();
-    this.#robins.set(digest, robin);
+  #robin(engines: string): DeficitRoundRobin {
+    const robin = this.#robins.get(engines) ?? new DeficitRoundRobin();
+    this.#robins.set(engines, robin);
     return robin;
   }
 
-  #queue(digest: string): Queue<WorkPayload> {
-    const known = this.#queues.get(digest);
+  #queue(engines: string): Queue<WorkPayload> {
+    const known = this.#queues.get(engines);
     if (known) return known;
-    const queue = new Queue<WorkPayload>(workQueue(digest), { connection: this.#redis, prefix: redisPrefix() });
+    const queue = new Queue<WorkPayload>(workQueue(engines), { connection: this.#redis, prefix: redisPrefix() });
     queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
-    this.#queues.set(digest, queue);
+    this.#queues.set(engines, queue);
     return queue;
   }
 }
 
-const runs = (digest: string) => (worker: Presence) => worker.engines.some((engine) => engine.digest === digest);
+const runs = (engines: string) => (worker: Presence) => servedSets(worker.engines).includes(engines);
 const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

@@ -9,7 +9,7 @@ import {
   LANE_WEIGHTS,
   type Plan,
 } from "@capfleet/shared/contract";
-import type { Presence, Progress, Report } from "@capfleet/shared/queues";
+import { engineSet, type Presence, type Progress, type Report, servedSets } from "@capfleet/shared/queues";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import { readJobFile } from "../jobs/create.ts";
 import { openDataset } from "../plan/input.ts";
@@ -32,7 +32,7 @@ export class JobTracker {
   plan: Plan | null = null;
   /** Why the job can't finish, ever. */
   fatal: Reason | null = null;
-  readonly #stores: Stores;
+  readonly stores: Stores;
   readonly #rate = new Rate();
   #planning: AbortController | null = null;
   #planAgainAt = 0;
@@ -42,7 +42,7 @@ export class JobTracker {
     this.file = file;
     this.store = store;
     this.tally = new Tally(store);
-    this.#stores = stores;
+    this.stores = stores;
   }
 
   /** Takes a job up where its objects say it is. Throws the stores' errors. */
@@ -67,7 +67,7 @@ export class JobTracker {
     planJob({
       store: this.store,
       spec: this.file.spec,
-      dataset: openDataset(this.file.spec.input, this.file.spec.task, this.#stores),
+      dataset: openDataset(this.file.spec.input, this.file.spec.task, this.stores),
       slots,
       signal: stop.signal,
       onShard: (planned) => {
@@ -133,6 +133,11 @@ export class JobTracker {
     return { id: this.id, weight: LANE_WEIGHTS[this.file.spec.lane], cost, available };
   }
 
+  /** What it needs of a worker; see `engineSet`. */
+  get engines(): string {
+    return engineSet(this.file.spec.engines);
+  }
+
   get isComplete(): boolean {
     return this.plan !== null && this.tally.lowWater >= this.plan.shards;
   }
@@ -172,11 +177,17 @@ export class JobTracker {
   }
 
   #waitingFor(workers: readonly Presence[]): string | null {
-    const { model, digest } = this.file.spec.engine;
     if (this.state.intent !== "run" || this.isComplete) return null;
-    if (workers.some(({ engines }) => engines.some((engine) => engine.digest === digest))) return null;
-    const others = workers.flatMap(({ engines }) => engines.filter((engine) => engine.model === model));
-    const hint = others.length > 0 ? `; workers run ${model} as engine ${others[0]!.digest}` : "";
+    if (workers.some(({ engines }) => servedSets(engines).includes(this.engines))) return null;
+    const all = workers.flatMap(({ engines }) => engines);
+    const missing = this.file.spec.engines.filter(({ digest }) => all.every((engine) => engine.digest !== digest));
+    if (missing.length === 0) {
+      const names = this.file.spec.engines.map(({ model }) => model).join(" and ");
+      return `no worker that runs both ${names} (capfleet-worker --models takes several)`;
+    }
+    const { model, digest } = missing[0]!;
+    const other = all.find((engine) => engine.model === model);
+    const hint = other ? `; workers run ${model} as engine ${other.digest}` : "";
     return `no worker for ${model} (engine ${digest})${hint}`;
   }
 }

@@ -1,7 +1,7 @@
 /** What a job is: the spec that a user submits, and the objects that keep it. */
 import * as z from "zod";
 import type { ResultRow } from "./record.ts";
-import { taskSchema, taskSpecSchema } from "./task.ts";
+import { jobTaskSchema, jobTaskSpecSchema } from "./task.ts";
 
 /** Raised when the meaning of an object that capfleet writes changes. */
 export const SCHEMA_VERSION = 1;
@@ -10,6 +10,7 @@ export const CAPFLEET_VERSION = "0.1.0";
 export const DEFAULT_SHARD_SIZE = 512;
 export const MIN_SHARD_SIZE = 16;
 export const MAX_SHARD_SIZE = 10_000;
+export const HISTOGRAM_BINS = 20;
 /** Shards whose sums stand in one `rollups/` object. */
 export const ROLLUP_SHARDS = 1000;
 
@@ -35,10 +36,26 @@ export const LANE_WEIGHTS = { normal: 9, bulk: 1 } as const;
 export const laneSchema = z.enum(["normal", "bulk"]);
 export type Lane = z.infer<typeof laneSchema>;
 
+/**
+ * What a job reads: every image below a prefix; a manifest, one record a line or a row; or a prefix of tar shards as
+ * img2dataset and WebDataset write them.
+ */
+export const INPUT_KINDS = ["prefix", "jsonl", "csv", "tsv", "parquet", "webdataset"] as const;
+export const inputSchema = z.object({
+  kind: z.enum(INPUT_KINDS),
+  uri: z.string(),
+  /** Manifests: the columns that hold a record's image and, where there is such a column, its id. */
+  columns: z.object({ image: z.string().default("image"), id: z.string().default("id") }).prefault({}),
+  /** Manifests, webdataset: further columns (of a tar: fields of the json) that a result row gets as `kept`. */
+  keep: z.array(z.string()).default([]),
+});
+export type Input = z.infer<typeof inputSchema>;
+
 export const jobSpecSchema = z.object({
-  task: taskSpecSchema,
-  engine: engineRefSchema,
-  input: z.object({ kind: z.enum(["prefix", "manifest"]), uri: z.string() }),
+  task: jobTaskSpecSchema,
+  /** One per role of the task, in their order; see `rolesOf`. */
+  engines: z.array(engineRefSchema).min(1).max(2),
+  input: inputSchema,
   limit: z.number().int().min(1).nullable(),
   /** Records per shard; null: 512, fewer in a small job. */
   shardSize: z.number().int().min(1).max(MAX_SHARD_SIZE).nullable(),
@@ -69,8 +86,8 @@ export const jobStateSchema = z.object({
   created: z.iso.datetime(),
   /** `local`: the process that `capfleet run` started looks after it; `fleet`: `capfleet serve` does. */
   runner: z.enum(["local", "fleet"]),
-  /** local: the folder of the checkpoint. */
-  checkpoint: z.string().nullable(),
+  /** local: the folders of the engines' checkpoints, in their order. */
+  checkpoints: z.array(z.string()).nullable(),
   intent: intentSchema,
   /** Set once, when nothing is left to do. */
   ended: z.enum(["finished", "cancelled", "failed"]).nullable(),
@@ -83,12 +100,23 @@ export type JobState = z.infer<typeof jobStateSchema>;
 export const planSchema = z.object({ shards: z.number().int(), records: z.number().int(), seconds: z.number() });
 export type Plan = z.infer<typeof planSchema>;
 
+/** Of the texts of one origin: how many are kept and dropped, and how many have which probability to match. */
+export const pairSumsSchema = z.object({
+  kept: z.number().int(),
+  dropped: z.number().int(),
+  /** Equal parts of 0 to 1; 1 itself is in the last. */
+  histogram: z.array(z.number().int()).length(HISTOGRAM_BINS),
+});
+export type PairSums = z.infer<typeof pairSumsSchema>;
+
 /** Counts of committed rows; `errors` by code, `warned` those with warnings. */
 export const sumsSchema = z.object({
   rows: z.number().int(),
   failed: z.number().int(),
   warned: z.number().int().default(0),
   errors: z.record(z.string(), z.number().int()),
+  /** capfilt, filter. */
+  pairs: z.object({ web: pairSumsSchema, synthetic: pairSumsSchema }).optional(),
 });
 export type Sums = z.infer<typeof sumsSchema>;
 
@@ -102,7 +130,7 @@ export const summarySchema = sumsSchema.extend({
   id: z.string(),
   state: z.enum(["finished", "cancelled", "failed"]),
   reason: z.object({ code: z.string(), message: z.string() }).nullable(),
-  task: taskSchema,
+  task: jobTaskSchema,
   records: z.number().int().nullable(),
   shards: z.number().int(),
   succeeded: z.number().int(),
@@ -110,22 +138,48 @@ export const summarySchema = sumsSchema.extend({
   ended: z.iso.datetime(),
   /** From submission to the end, pauses included. */
   seconds: z.number(),
-  provenance: z.object({ capfleet: z.string(), schema: z.number(), engine: engineRefSchema, fingerprint: z.string() }),
+  provenance: z.object({
+    capfleet: z.string(),
+    schema: z.number(),
+    engines: z.array(engineRefSchema),
+    fingerprint: z.string(),
+  }),
 });
 export type Summary = z.infer<typeof summarySchema>;
 
 export const addSums = (a: Sums, b: Sums): Sums => {
   const errors = { ...a.errors };
   for (const [code, n] of Object.entries(b.errors)) errors[code] = (errors[code] ?? 0) + n;
-  return { rows: a.rows + b.rows, failed: a.failed + b.failed, warned: a.warned + b.warned, errors };
+  const pairs = a.pairs && b.pairs ? addPairs(a.pairs, b.pairs) : (a.pairs ?? b.pairs);
+  const sums = { rows: a.rows + b.rows, failed: a.failed + b.failed, warned: a.warned + b.warned, errors };
+  return pairs ? { ...sums, pairs } : sums;
 };
+
+type Pairs = NonNullable<Sums["pairs"]>;
+const noPairs = (): PairSums => ({ kept: 0, dropped: 0, histogram: Array<number>(HISTOGRAM_BINS).fill(0) });
+const addOrigin = (a: PairSums, b: PairSums): PairSums => ({
+  kept: a.kept + b.kept,
+  dropped: a.dropped + b.dropped,
+  histogram: a.histogram.map((count, i) => count + b.histogram[i]!),
+});
+const addPairs = (a: Pairs, b: Pairs): Pairs => ({
+  web: addOrigin(a.web, b.web),
+  synthetic: addOrigin(a.synthetic, b.synthetic),
+});
+
 export const NO_SUMS: Sums = { rows: 0, failed: 0, warned: 0, errors: {} };
 
-export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings">>): Sums {
+export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings" | "pairs">>): Sums {
   const sums: Sums = { ...NO_SUMS, errors: {} };
-  for (const { error, warnings } of rows) {
+  for (const { error, warnings, pairs } of rows) {
     sums.rows += 1;
     if (warnings) sums.warned += 1;
+    if (pairs) sums.pairs ??= { web: noPairs(), synthetic: noPairs() };
+    for (const { origin, itm, kept } of pairs ?? []) {
+      const counts = sums.pairs![origin];
+      counts[kept ? "kept" : "dropped"] += 1;
+      counts.histogram[Math.min(HISTOGRAM_BINS - 1, Math.floor(itm * HISTOGRAM_BINS))]! += 1;
+    }
     if (!error) continue;
     sums.failed += 1;
     sums.errors[error.code] = (sums.errors[error.code] ?? 0) + 1;

@@ -7,6 +7,7 @@ export const layout = {
   plan: "plan.json",
   summary: "summary.json",
   success: "_SUCCESS",
+  report: "report.html",
   shards: "shards/",
   results: "results/",
   rollups: "rollups/",

@@ -16,6 +16,10 @@ export type RowError = z.infer<typeof rowErrorSchema>;
 export const recordSchema = z.object({
   id: z.string(),
   image: z.string().nullable(),
+  /** Where in the object `image` the image's bytes are, if it is a tar; `name`: what the tar calls it. */
+  member: z.object({ name: z.string(), offset: z.number().int(), size: z.number().int(), etag: z.string() }).optional(),
+  /** What `Input.keep` asks for, as JSON. */
+  kept: z.record(z.string(), z.json()).optional(),
   /** What the task's column held: questions, or texts to compare with the image. Absent where the job gives them. */
   texts: z.array(z.string()).optional(),
   error: rowErrorSchema.optional(),
@@ -26,8 +30,12 @@ export type InputRecord = z.infer<typeof recordSchema>;
 export const cursorSchema = z.discriminatedUnion("source", [
   /** A listing: the last key taken. */
   z.object({ source: z.literal("prefix"), after: z.string() }),
-  /** A manifest: the offset in bytes of the next line, its line number (from 1), and the object's ETag. */
+  /** A manifest of lines: the offset in bytes of the next line, its line number (from 1), and the object's ETag. */
   z.object({ source: z.literal("manifest"), offset: z.number(), line: z.number(), etag: z.string() }),
+  /** A Parquet file: the number of the next row (from 0), and the object's ETag. */
+  z.object({ source: z.literal("parquet"), row: z.number(), etag: z.string() }),
+  /** Tar shards: the tar, the offset in bytes of the next header in it, and the tar's ETag. */
+  z.object({ source: z.literal("webdataset"), tar: z.string(), offset: z.number(), etag: z.string() }),
 ]);
 export type Cursor = z.infer<typeof cursorSchema>;
 
@@ -39,10 +47,24 @@ export const shardEndSchema = z.object({
 });
 export type ShardEnd = z.infer<typeof shardEndSchema>;
 
+/** A text of a dataset that is being cleaned; `itm`: how likely it is to match the image. */
+export const pairSchema = z.object({
+  text: z.string(),
+  /** From the dataset, or made for the image. */
+  origin: z.enum(["web", "synthetic"]),
+  itm: z.number(),
+  kept: z.boolean(),
+});
+export type Pair = z.infer<typeof pairSchema>;
+
 /** One output row. Exactly one per record, in the record's position: the task's fields, or `error`. */
 export const resultRowSchema = z.object({
   id: z.string(),
   image: z.string().nullable(),
+  /** Where `image` is a tar: the name of the image in it. */
+  member: z.string().optional(),
+  /** Columns of the input that were to be kept. */
+  kept: z.record(z.string(), z.json()).optional(),
   /** caption: the text, the best one of several. */
   caption: z.string().optional(),
   /** caption, vqa: mean natural-log probability of the text's tokens, the end token included; at most 0. */
@@ -63,6 +85,8 @@ export const resultRowSchema = z.object({
   embedding: z.array(z.number()).optional(),
   /** embed: where there are several: one per text, or all that the model has for an image (BLIP-2: one per query). */
   embeddings: z.array(z.array(z.number())).optional(),
+  /** capfilt, filter: each text, and whether it stays. */
+  pairs: z.array(pairSchema).optional(),
   /** What was done to the record that its owner should know, such as a text that was cut. */
   warnings: z.array(z.string()).optional(),
   error: rowErrorSchema.optional(),

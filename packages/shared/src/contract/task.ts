@@ -1,7 +1,7 @@
 /** What a job asks of a model for each of its records: the task and its options. */
 import * as z from "zod";
 
-/** Tasks that this version runs. */
+/** What a model can be asked for. */
 export const TASKS = ["caption", "vqa", "itm", "itc", "embed"] as const;
 export const taskSchema = z.enum(TASKS);
 export type Task = z.infer<typeof taskSchema>;
@@ -91,11 +91,56 @@ export const taskSpecSchema = z.discriminatedUnion("name", [
 /** embed: `texts` null embeds the images, otherwise the texts; then records need no image. */
 export type TaskSpec = z.infer<typeof taskSpecSchema>;
 
+/**
+ * What a job can be asked for: what one model is, or one of the two that clean a dataset as BLIP's authors did theirs
+ * (CapFilt; Li et al. 2022, section 3.3): the images' own texts, and with `capfilt` captions made for them, are kept where
+ * they match.
+ */
+export const JOB_TASKS = [...TASKS, "capfilt", "filter"] as const;
+export const jobTaskSchema = z.enum(JOB_TASKS);
+export type JobTask = z.infer<typeof jobTaskSchema>;
+
+/** A text is kept whose probability to match is at least so much. */
+const threshold = z.number().min(0).max(1).default(0.5);
+export const jobTaskSpecSchema = z.discriminatedUnion("name", [
+  ...taskSpecSchema.options,
+  z.object({
+    name: z.literal("capfilt"),
+    /** The images' own texts; null: only captions are made. A record may lack its text. */
+    texts: textSourceSchema.nullable(),
+    decoding: decodingSchema,
+    /** Captions made per image. */
+    captions: z.number().int().min(1).max(MAX_CAPTIONS).default(1),
+    /** What every caption begins with. */
+    prompt: text.nullable().default(null),
+    threshold,
+  }),
+  z.object({ name: z.literal("filter"), texts: textSourceSchema, threshold }),
+]);
+export type JobTaskSpec = z.infer<typeof jobTaskSpecSchema>;
+export type CapFiltSpec = Extract<JobTaskSpec, { name: "capfilt" | "filter" }>;
+
 /** Where the records' texts come from; null for a task that has none. */
-export function textsOf(task: TaskSpec): TextSource | null {
+export function textsOf(task: JobTaskSpec): TextSource | null {
   if (task.name === "caption") return null;
   return task.name === "vqa" ? task.questions : task.texts;
 }
 
 /** Whether the task looks at the records' images. */
-export const needsImage = (task: TaskSpec): boolean => task.name !== "embed" || task.texts === null;
+export const needsImage = (task: JobTaskSpec): boolean => task.name !== "embed" || task.texts === null;
+
+/** Whether a record without a text is one that the task can do nothing with. */
+export const needsText = (task: JobTaskSpec): boolean => task.name !== "capfilt";
+
+/**
+ * What each of a job's engines is asked for, in the order of `JobSpec.engines`. `capfilt` has two: the captioner, and
+ * the model that filters.
+ */
+export function rolesOf(task: JobTaskSpec): TaskSpec[] {
+  // The texts to match are known only once the captions are there: they are given with each record.
+  const matching: TaskSpec = { name: "itm", texts: { column: "" } };
+  if (task.name === "filter") return [matching];
+  if (task.name !== "capfilt") return [task];
+  const { decoding, captions, prompt } = task;
+  return [{ name: "caption", decoding, captions, prompt }, matching];
+}

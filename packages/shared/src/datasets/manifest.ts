@@ -1,7 +1,7 @@
 /** A JSONL manifest: one JSON object a line, with `image`, if it likes `id`, and what the task's column holds. */
 import { CapfleetError, type ErrorCode } from "../contract/errors.ts";
 import type { InputRecord, RowError } from "../contract/record.ts";
-import { MAX_TEXTS, needsImage, type TaskSpec, textsOf } from "../contract/task.ts";
+import { type JobTaskSpec, MAX_TEXTS, needsImage, needsText, textsOf } from "../contract/task.ts";
 import { resolveUri, type Store } from "../storage/index.ts";
 import type { Dataset, Entry } from "./dataset.ts";
 import { splitLines } from "./lines.ts";
@@ -15,10 +15,12 @@ interface Wanted {
   image: boolean;
   /** The field that holds the record's texts; null where it needs none. */
   column: string | null;
+  /** Whether a record may lack it. */
+  optional: boolean;
 }
 
 /** `store` and `key` say where the manifest is; relative images are relative to it. */
-export function manifestDataset(store: Store, key: string, task: TaskSpec): Dataset {
+export function manifestDataset(store: Store, key: string, task: JobTaskSpec): Dataset {
   return {
     async *entries(cursor) {
       for await (const chunk of numbered(store, key, wantedOf(task), cursor)) yield chunk.entries;
@@ -27,7 +29,7 @@ export function manifestDataset(store: Store, key: string, task: TaskSpec): Data
 }
 
 /** Throws MANIFEST_INVALID, naming line and field, where one of the first 1,000 lines is not what the task needs. */
-export async function checkManifest(store: Store, key: string, task: TaskSpec): Promise<void> {
+export async function checkManifest(store: Store, key: string, task: JobTaskSpec): Promise<void> {
   for await (const { entries, lines } of numbered(store, key, wantedOf(task), null)) {
     for (const [i, { record }] of entries.entries()) {
       const line = lines[i]!;
@@ -39,9 +41,13 @@ export async function checkManifest(store: Store, key: string, task: TaskSpec): 
   }
 }
 
-function wantedOf(task: TaskSpec): Wanted {
+function wantedOf(task: JobTaskSpec): Wanted {
   const source = textsOf(task);
-  return { image: needsImage(task), column: source && "column" in source ? source.column : null };
+  return {
+    image: needsImage(task),
+    column: source && "column" in source ? source.column : null,
+    optional: !needsText(task),
+  };
 }
 
 async function* numbered(store: Store, key: string, wanted: Wanted, cursor: Parameters<Dataset["entries"]>[0]) {
@@ -97,7 +103,9 @@ function parseLine(text: string | null, line: number, manifest: string, wanted: 
   }
   if (wanted.column === null) return record;
   const texts = readTexts((value as Record<string, unknown>)[wanted.column], wanted.column);
-  return Array.isArray(texts) ? { ...record, texts } : { ...record, error: texts };
+  if (Array.isArray(texts)) return { ...record, texts };
+  if (wanted.optional && texts.code === "TEXT_MISSING") return { ...record, texts: [] };
+  return { ...record, error: texts };
 }
 
 /** A text or a list of texts, as a list; otherwise what is wrong with it. */

@@ -4,8 +4,17 @@ import * as z from "zod";
 /** CAPFLEET_REDIS_PREFIX keeps two fleets apart that share a Redis; `capfleet run` takes one of its own. */
 export const redisPrefix = () => process.env.CAPFLEET_REDIS_PREFIX || "capfleet";
 
-/** The queue of the shards that need exactly this engine. */
-export const workQueue = (engineDigest: string) => `work.${engineDigest}`;
+/** What the engines that a job needs are called together, whatever their order. */
+export const engineSet = (engines: readonly { digest: string }[]): string =>
+  [...new Set(engines.map(({ digest }) => digest))].sort().join("+");
+
+/** The sets that a worker with these engines can serve: each alone, and each two. */
+export function servedSets(engines: readonly { digest: string }[]): string[] {
+  return [...new Set(engines.flatMap((one) => engines.map((other) => engineSet([one, other]))))];
+}
+
+/** The queue of the shards that need exactly these engines; see `engineSet`. */
+export const workQueue = (engines: string) => `work.${engines}`;
 
 /** A shard's id in its queue; derived, so that adding the same shard twice is one job. BullMQ forbids `:`. */
 export const shardJobId = (job: string, shard: number) => `${job}.${shard}`;

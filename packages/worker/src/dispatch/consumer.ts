@@ -7,7 +7,14 @@
  */
 import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
 import type { Logger } from "@capfleet/shared/log";
-import { redisPrefix, sendReport, type WorkPayload, workPayloadSchema, workQueue } from "@capfleet/shared/queues";
+import {
+  redisPrefix,
+  sendReport,
+  servedSets,
+  type WorkPayload,
+  workPayloadSchema,
+  workQueue,
+} from "@capfleet/shared/queues";
 import { type Job, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import pLimit, { type LimitFunction } from "p-limit";
@@ -33,8 +40,8 @@ export class Consumer {
     this.#context = context;
     this.#log = log;
     this.#slots = pLimit(slots);
-    this.#queues = engines.map(({ digest }) => {
-      const worker = new Worker<WorkPayload>(workQueue(digest), (job, token) => this.#process(job, token), {
+    this.#queues = servedSets(engines).map((set) => {
+      const worker = new Worker<WorkPayload>(workQueue(set), (job, token) => this.#process(job, token), {
         connection: redis,
         prefix: redisPrefix(),
         concurrency: slots,

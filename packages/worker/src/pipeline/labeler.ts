@@ -9,8 +9,10 @@ import {
   CapfleetError,
   type InputRecord,
   type JobFile,
+  type JobTaskSpec,
   needsImage,
   type ResultRow,
+  rolesOf,
   type TaskSpec,
   textsOf,
 } from "@capfleet/shared/contract";
@@ -21,6 +23,7 @@ import type { EngineHost } from "../engine/host.ts";
 import { decode } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { Budget } from "./budget.ts";
+import { capfilt } from "./capfilt.ts";
 import { fetchImage } from "./fetch.ts";
 import { fieldsOf } from "./fields.ts";
 
@@ -42,7 +45,7 @@ export class Labeler {
   readonly #budget = new Budget(FETCHED_BYTES);
   readonly #batchers = new Map<string, { batcher: Batcher; image: EngineInfo["image"] }>();
   /** By the task of a job file, which every record of a shard shares: a task may hold thousands of answers. */
-  readonly #keyed = new WeakMap<TaskSpec, KeyedTask>();
+  readonly #keyed = new WeakMap<JobTaskSpec, KeyedTask[]>();
   readonly #stores: Stores;
   readonly #limits: Limits;
 
@@ -59,32 +62,62 @@ export class Labeler {
 
   /** The task's fields of a row. Throws row errors and shard errors. */
   async label(record: InputRecord, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>> {
-    const { engine, task } = job.spec;
-    const found = this.#batchers.get(engine.digest);
-    if (!found) throw new CapfleetError("ENGINE_FAILED", `this worker does not run ${engine.model} (${engine.digest})`);
+    const { engines, task } = job.spec;
+    const found = engines.map(({ digest, model }) => {
+      const batcher = this.#batchers.get(digest);
+      if (!batcher) throw new CapfleetError("ENGINE_FAILED", `this worker does not run ${model} (${digest})`);
+      return batcher;
+    });
     const texts = record.texts ?? givenTexts(task);
-    const pixels = needsImage(task) ? await this.#pixels(record.image!, found.image, signal) : NO_PIXELS;
-    const output = await found.batcher.label(this.#keyOf(task), { id: record.id, texts }, pixels);
-    return fieldsOf(task, texts, output);
+    const sizes = found.map(({ image }) => image);
+    const pixels = needsImage(task) ? await this.#pixels(record.image!, sizes, signal) : [NO_PIXELS];
+    const roles = this.#rolesOf(task);
+    const ask = (role: number, texts: readonly string[]) =>
+      found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
+    if (task.name === "capfilt")
+      return capfilt(
+        task,
+        texts,
+        () => ask(0, []),
+        (all) => ask(1, all),
+      );
+    if (task.name === "filter") return capfilt(task, texts, null, (all) => ask(0, all));
+    return fieldsOf(task, texts, await ask(0, texts));
   }
 
-  async #pixels(uri: string, size: EngineInfo["image"], signal: AbortSignal): Promise<Uint8Array> {
+  /** The image in each of the sizes; decoded once for those that are the same. */
+  async #pixels(uri: string, sizes: readonly EngineInfo["image"][], signal: AbortSignal): Promise<Uint8Array[]> {
     const { maxImageBytes, maxImagePixels: maxPixels } = this.#limits;
     const { bytes, release } = await fetchImage(uri, this.#stores, maxImageBytes, this.#budget, signal);
-    return this.#decoding(() => decode(bytes, size, { maxPixels })).finally(release);
+    const decoded = new Map<string, Promise<Uint8Array>>();
+    for (const size of sizes) {
+      const key = `${size.width} ${size.height}`;
+      if (!decoded.has(key))
+        decoded.set(
+          key,
+          this.#decoding(() => decode(bytes, size, { maxPixels })),
+        );
+    }
+    const all = sizes.map(({ width, height }) => decoded.get(`${width} ${height}`)!);
+    return Promise.all(all).finally(release);
   }
 
-  #keyOf(spec: TaskSpec): KeyedTask {
-    const known = this.#keyed.get(spec);
+  #rolesOf(task: JobTaskSpec): KeyedTask[] {
+    const known = this.#keyed.get(task);
     if (known) return known;
-    const keyed = { key: createHash("sha256").update(JSON.stringify(spec)).digest("base64"), spec };
-    this.#keyed.set(spec, keyed);
+    const keyed = rolesOf(task).map(keyOf);
+    this.#keyed.set(task, keyed);
     return keyed;
   }
 }
 
+const keyOf = (spec: TaskSpec): KeyedTask => ({
+  key: createHash("sha256").update(JSON.stringify(spec)).digest("base64"),
+  spec,
+});
+
 /** What the job asks of every record; the same array each time, so that it crosses to the engine once per batch. */
-function givenTexts(task: TaskSpec): readonly string[] {
+function givenTexts(task: JobTaskSpec): readonly string[] {
   const source = textsOf(task);
   return source && "given" in source ? source.given : [];
 }

@@ -93,16 +93,17 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
 class Cancelled extends Error {}
 
 async function labelRecord(record: InputRecord, job: JobFile, context: ShardContext, signal: AbortSignal) {
-  const { id, image } = record;
+  const { id, image, member, kept } = record;
+  const own = { id, image, ...(member && { member: member.name }), ...(kept && { kept }) };
   // A line that was no record when it was planned keeps the error that the planner gave it.
-  if (record.error) return { id, image, error: record.error };
+  if (record.error) return { ...own, error: record.error };
   try {
     signal.throwIfAborted();
     if ((await context.intents.of(job.id)) === "cancelled") throw new Cancelled();
-    return { id, image, ...(await context.label(record, job, signal)) };
+    return { ...own, ...(await context.label(record, job, signal)) };
   } catch (thrown) {
     if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
-    return { id, image, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
+    return { ...own, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
   }
 }
 

@@ -34,14 +34,14 @@ beforeEach(async () => {
   out = stores.at(`${sandbox.path("out")}/`);
   const spec = {
     task: { name: "caption", decoding: {} },
-    engine,
-    input: { kind: "manifest", uri: `file://${sandbox.path("list.jsonl")}` },
+    engines: [engine],
+    input: { kind: "jsonl", uri: `file://${sandbox.path("list.jsonl")}` },
     limit: null,
     shardSize: null,
     lane: "normal",
   };
   await out.put(layout.job, JSON.stringify({ schema: 1, id: "job_1", capfleet: "0", created, fingerprint: "f", spec }));
-  const state = { schema: 1, id: "job_1", out: out.uri, created, runner: "fleet", checkpoint: null };
+  const state = { schema: 1, id: "job_1", out: out.uri, created, runner: "fleet", checkpoints: null };
   const wanted = { ...state, intent: "run", ended: null, reason: null };
   await stores.at(`${sandbox.path("state")}/`).put(stateLayout.job("job_1"), JSON.stringify(wanted));
   for (const shard of [0, 1]) {

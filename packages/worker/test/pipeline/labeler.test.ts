@@ -33,7 +33,7 @@ const picture = pathToFileURL(`${DEMO}images/scene-003.jpg`).href;
 const limits = { maxImageBytes: 2 ** 20, maxImagePixels: 2 ** 24 };
 const signal = new AbortController().signal;
 const decoding = decodingSchema.parse({});
-const jobOf = (task: TaskSpec) => ({ spec: { engine: ref, task } }) as JobFile;
+const jobOf = (task: TaskSpec) => ({ spec: { engines: [ref], task } }) as unknown as JobFile;
 const start = () => {
   const host = new EchoHost();
   return { host, labeler: new Labeler(host, storesFromEnv({}), limits) };
@@ -77,6 +77,6 @@ test("the same task of two jobs shares a batch, another one does not", async () 
 test("an engine that is not here is the shard's error", async () => {
   const { labeler } = start();
   const job = jobOf({ name: "embed", texts: { given: ["a"] } });
-  job.spec.engine = { ...ref, digest: "other" };
+  job.spec.engines = [{ ...ref, digest: "other" }];
   await expect(labeler.label({ id: "1", image: null }, job, signal)).rejects.toMatchObject({ code: "ENGINE_FAILED" });
 });

@@ -5,6 +5,7 @@ import {
   CapfleetError,
   decodingSchema,
   type InputRecord,
+  inputSchema,
   type JobFile,
   layout,
   stateLayout,
@@ -40,8 +41,8 @@ afterEach(() => rm(folder, { recursive: true }));
 async function writeJob(task: TaskSpec): Promise<void> {
   const spec: JobFile["spec"] = {
     task,
-    engine: { model: "m", digest: "d", checkpoint: "c", precision: "fp32" },
-    input: { kind: "prefix", uri: `file://${folder}/in/` },
+    engines: [{ model: "m", digest: "d", checkpoint: "c", precision: "fp32" }],
+    input: inputSchema.parse({ kind: "prefix", uri: `file://${folder}/in/` }),
     limit: null,
     shardSize: null,
     lane: "normal",
@@ -58,7 +59,7 @@ async function writeShard(records: InputRecord[]): Promise<void> {
 
 async function want(intent: string): Promise<void> {
   const common = { schema: 1, id: job.id, out: out.uri, created: new Date(0).toISOString(), runner: "fleet" };
-  const body = { ...common, checkpoint: null, intent, ended: null, reason: null };
+  const body = { ...common, checkpoints: null, intent, ended: null, reason: null };
   await state.put(stateLayout.job(job.id), JSON.stringify(body));
 }
 

@@ -1,0 +1,62 @@
+/** Some of a cleaned dataset's texts, with their pictures, to be looked at. */
+import { layout, type Pair, type ResultRow } from "@capfleet/shared/contract";
+import type { Store, Stores } from "@capfleet/shared/storage";
+import sharp from "sharp";
+
+export interface Example {
+  id: string;
+  pair: Pair;
+  /** A data: URI of a JPEG; null where the picture can't be shown. */
+  picture: string | null;
+}
+
+/** Texts of one origin that were kept, or dropped. */
+export type Kind = `${Pair["origin"]} ${"kept" | "dropped"}`;
+export const kindOf = ({ origin, kept }: Pair): Kind => `${origin} ${kept ? "kept" : "dropped"}`;
+
+const PER_KIND = 12;
+/** Results that are read in search of examples: what is rare may be missing. */
+const RESULTS_READ = 20;
+const THUMBNAIL = 160;
+const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
+
+/** From the job's first results. */
+export async function findExamples(store: Store, stores: Stores): Promise<Map<Kind, Example[]>> {
+  const found = new Map<Kind, { row: ResultRow; pair: Pair }[]>();
+  let read = 0;
+  for await (const { key } of store.list({ prefix: layout.results })) {
+    if (layout.numberOf(key) === null) continue;
+    const text = (await store.read(key)).bytes.toString("utf8").trimEnd();
+    for (const row of text.split("\n").map((line) => JSON.parse(line) as ResultRow)) {
+      for (const pair of row.pairs ?? []) {
+        const some = found.get(kindOf(pair)) ?? [];
+        found.set(kindOf(pair), some);
+        if (some.length < PER_KIND) some.push({ row, pair });
+      }
+    }
+    read += 1;
+    if (read === RESULTS_READ) break;
+  }
+  const examples = new Map<Kind, Example[]>();
+  for (const [kind, all] of found) {
+    const shown: Example[] = [];
+    for (const { row, pair } of all) {
+      shown.push({ id: row.id, pair, picture: row.image === null ? null : await thumbnail(row.image, stores) });
+    }
+    examples.set(kind, shown);
+  }
+  return examples;
+}
+
+/** Null where the image is gone, or is none that can be shown: the report is there all the same. */
+async function thumbnail(uri: string, stores: Stores): Promise<string | null> {
+  try {
+    const { store, key } = stores.object(uri);
+    const { bytes } = await store.read(key, { maxBytes: MAX_IMAGE_BYTES });
+    const picture = sharp(bytes, { autoOrient: true }).flatten({ background: "#ffffff" });
+    const jpeg = await picture.resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 75 }).toBuffer();
+    return `data:image/jpeg;base64,${jpeg.toString("base64")}`;
+  } catch {
+    return null;
+  }
+}
