@@ -150,3 +150,27 @@ test("a job with two models that is killed goes on with both", async () => {
   expect({ code, stderr }).toMatchObject({ code: 0 });
   expect(quality(await rowsIn(out, 24)).recall).toBeGreaterThanOrEqual(0.9);
 });
+
+test("a fleet: the job waits for a worker that runs both models, says so, and is done by it", async () => {
+  const redis = await sandbox.redis();
+  const fleet = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_STATE: sandbox.path("fleet") });
+  const out = sandbox.path("in-the-fleet");
+  const args = ["submit", "capfilt", manifest, "--text-column", "alt", "--out", out, "--precision", "int8"];
+  const { code, stderr } = await capfleet(fleet, ...args);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  sandbox.producer(fleet);
+  // Its --models is the captioner.
+  const one = sandbox.worker(fleet);
+  const waiting = () =>
+    capfleet(fleet, "status", out).then(({ stdout }) => /no worker for demo-itm/.test(stdout) || null);
+  await until("the job to wait for the filter", waiting);
+  const other = sandbox.worker(fleet, "--models", "demo-itm");
+  const apart = () =>
+    capfleet(fleet, "status", out).then(({ stdout }) => /runs both demo-caption and demo-itm/.test(stdout) || null);
+  await until("the job to wait for both together", apart);
+  await one.kill("SIGTERM");
+  await other.kill("SIGTERM");
+  sandbox.worker(fleet, "--models", "demo-caption,demo-itm");
+  await until("the job to finish", () => stores.at(`${out}/`).stat("_SUCCESS"));
+  expect(quality(await rowsIn(out, 24)).precision).toBeGreaterThanOrEqual(0.9);
+});
