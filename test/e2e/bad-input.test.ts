@@ -129,7 +129,7 @@ describe("usage: exit code 2, before anything exists", () => {
       "line 2: text 2 of `alts` is not text",
       () => ["itm", at("list.jsonl"), "--out", at("o"), "--text-column", "alts"],
     ],
-    ["no such precision", "USAGE", "int4", () => ["caption", at("photos"), "--out", at("o"), "--precision", "int4"]],
+    ["no such precision", "USAGE", "int2", () => ["caption", at("photos"), "--out", at("o"), "--precision", "int2"]],
     ["no such device", "INVALID_OPTION", "tpu", () => ["caption", at("photos"), "--out", at("o"), "--device", "tpu"]],
     [
       "a model that can't caption",

@@ -1,5 +1,5 @@
 /** What `run` and `submit` have in common: arguments, options, and the request that they make. */
-import { wholeNumber } from "@capfleet/shared/command-line";
+import { many, someText, wholeNumber } from "@capfleet/shared/command-line";
 import {
   CapfleetError,
   JOB_TASKS,
@@ -36,6 +36,9 @@ export interface JobOptions extends TaskOptions {
   captioner?: string;
   filter?: string;
   precision?: Precision;
+  imageColumn?: string;
+  idColumn?: string;
+  keep?: string[];
   limit?: number;
   shardSize?: number;
   lane?: Lane;
@@ -45,12 +48,22 @@ export interface JobOptions extends TaskOptions {
 export function addJobOptions(command: Command, own: readonly Option[]): Command {
   command
     .argument("<task>", `what to do: ${JOB_TASKS.join(", ")}`)
-    .argument("<input>", "a prefix or folder of images, or a .jsonl manifest")
+    .argument(
+      "<input>",
+      "a prefix or folder of images, a .jsonl manifest, or .tar shards: a prefix, one, or {000..099}.tar",
+    )
     .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
     .option("--model <model>", `${MODEL_FORMS} (default: the task's demo)`)
     .option("--captioner <model>", "capfilt: the model that makes captions (default: the demo)")
     .option("--filter <model>", "capfilt, filter: the model that says which texts match (default: the demo)")
     .addOption(new Option("--precision <precision>", PRECISION_HELP).choices(PRECISIONS))
+    .option("--image-column <name>", "a manifest's field with the image (default: image)", someText(1_000))
+    .option("--id-column <name>", "a manifest's field with the record's id (default: id)", someText(1_000))
+    .option(
+      "--keep <name>",
+      "a further field that every row gets as `kept`; may be repeated",
+      many(someText(1_000), 100),
+    )
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));
   for (const option of own) command.addOption(option);
@@ -71,6 +84,7 @@ export function askedJob(task: string, input: string, options: JobOptions, runne
   const request: JobRequest = {
     task: taskSpecOf(name, options),
     input,
+    columns: columnsOf(options),
     output: options.out,
     limit: options.limit ?? null,
     shardSize: options.shardSize ?? null,
@@ -79,6 +93,12 @@ export function askedJob(task: string, input: string, options: JobOptions, runne
   };
   return { request, models: modelsOf(name, options), precision: options.precision ?? null };
 }
+
+const columnsOf = ({ imageColumn: image, idColumn: id, keep }: JobOptions) => ({
+  ...(image !== undefined && { image }),
+  ...(id !== undefined && { id }),
+  ...(keep && { keep }),
+});
 
 /** Throws INVALID_OPTION: a model for a role that the task does not have. */
 function modelsOf(task: JobTask, { model, captioner, filter }: JobOptions): string[] {

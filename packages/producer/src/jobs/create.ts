@@ -18,7 +18,7 @@ import {
 import type { Model } from "@capfleet/shared/models";
 import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { monotonicFactory } from "ulid";
-import { checkInput, parseInput } from "../plan/input.ts";
+import { type Columns, checkInput, parseInput, resolveInput } from "../plan/input.ts";
 import type { JobStates } from "./states.ts";
 
 const ulid = monotonicFactory();
@@ -29,6 +29,7 @@ const MAX_JOB_BYTES = 8 * MAX_GIVEN_CHARACTERS;
 export interface JobRequest {
   task: JobTaskSpec;
   input: string;
+  columns: Columns;
   output: string;
   limit: number | null;
   shardSize: number | null;
@@ -58,9 +59,9 @@ export async function createJob(
 ): Promise<CreatedJob> {
   const { task, limit, shardSize, lane } = request;
   for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
-  const input = parseInput(request.input);
+  const input = await resolveInput(parseInput(request.input, request.columns), stores);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
-  if (input.kind === "prefix" && contains(input.uri, out)) {
+  if (input.uri.endsWith("/") && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
   const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, lane };

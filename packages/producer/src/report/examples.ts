@@ -1,5 +1,5 @@
 /** Some of a cleaned dataset's texts, with their pictures, to be looked at. */
-import { layout, type Pair, type ResultRow } from "@capfleet/shared/contract";
+import { type InputRecord, layout, type Pair, type ResultRow } from "@capfleet/shared/contract";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import sharp from "sharp";
 
@@ -22,16 +22,21 @@ const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /** From the job's first results. */
 export async function findExamples(store: Store, stores: Stores): Promise<Map<Kind, Example[]>> {
-  const found = new Map<Kind, { row: ResultRow; pair: Pair }[]>();
+  const found = new Map<Kind, { record: InputRecord; pair: Pair }[]>();
   let read = 0;
   for await (const { key } of store.list({ prefix: layout.results })) {
-    if (layout.numberOf(key) === null) continue;
-    const text = (await store.read(key)).bytes.toString("utf8").trimEnd();
-    for (const row of text.split("\n").map((line) => JSON.parse(line) as ResultRow)) {
-      for (const pair of row.pairs ?? []) {
+    const shard = layout.numberOf(key);
+    if (shard === null) continue;
+    // A row stands in the place of its record, which says where in a tar the image is.
+    const [rows, records] = [
+      await linesOf<ResultRow>(store, key),
+      await linesOf<InputRecord>(store, layout.shard(shard)),
+    ];
+    for (const [i, { pairs = [] }] of rows.entries()) {
+      for (const pair of pairs) {
         const some = found.get(kindOf(pair)) ?? [];
         found.set(kindOf(pair), some);
-        if (some.length < PER_KIND) some.push({ row, pair });
+        if (some.length < PER_KIND) some.push({ record: records[i]!, pair });
       }
     }
     read += 1;
@@ -40,19 +45,25 @@ export async function findExamples(store: Store, stores: Stores): Promise<Map<Ki
   const examples = new Map<Kind, Example[]>();
   for (const [kind, all] of found) {
     const shown: Example[] = [];
-    for (const { row, pair } of all) {
-      shown.push({ id: row.id, pair, picture: row.image === null ? null : await thumbnail(row.image, stores) });
-    }
+    for (const { record, pair } of all) shown.push({ id: record.id, pair, picture: await thumbnail(record, stores) });
     examples.set(kind, shown);
   }
   return examples;
 }
 
+async function linesOf<Line>(store: Store, key: string): Promise<Line[]> {
+  const text = (await store.read(key)).bytes.toString("utf8").trimEnd();
+  return text.split("\n").map((line) => JSON.parse(line) as Line);
+}
+
 /** Null where the image is gone, or is none that can be shown: the report is there all the same. */
-async function thumbnail(uri: string, stores: Stores): Promise<string | null> {
+async function thumbnail({ image, member }: InputRecord, stores: Stores): Promise<string | null> {
   try {
-    const { store, key } = stores.object(uri);
-    const { bytes } = await store.read(key, { maxBytes: MAX_IMAGE_BYTES });
+    const { store, key } = stores.object(image!);
+    const part = member && { range: { start: member.offset, end: member.offset + member.size }, ifMatch: member.etag };
+    const { body, size } = await store.stream(key, part);
+    if ((member?.size ?? size) > MAX_IMAGE_BYTES) return null;
+    const bytes = Buffer.concat(await Array.fromAsync(body));
     const picture = sharp(bytes, { autoOrient: true }).flatten({ background: "#ffffff" });
     const jpeg = await picture.resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 75 }).toBuffer();
     return `data:image/jpeg;base64,${jpeg.toString("base64")}`;

@@ -66,6 +66,12 @@ export const ERRORS = {
     what: "One of a manifest's first 1,000 lines is not a JSON object with what the task needs: an `image`, and the text column's text.",
     fix: 'Write one JSON object a line, such as {"id": "1", "image": "photos/1.jpg", "question": "what is this?"}.',
   },
+  TAR_INVALID: {
+    scope: "usage",
+    retryable: false,
+    what: "None of the first 100 samples of the tar shards is what the task needs or has a field that is to be kept, or the file is no tar.",
+    fix: "Give plain tars (not compressed) whose samples have an image, and, where a text column is named, a .txt file or that field in a .json.",
+  },
   OUTPUT_IN_USE: {
     scope: "usage",
     retryable: false,
@@ -215,7 +221,7 @@ export const ERRORS = {
   SOURCE_CHANGED: {
     scope: "system",
     retryable: false,
-    what: "A manifest changed while its job was being planned, or a checkpoint while it was being copied.",
+    what: "A manifest or a tar changed while its job was being planned, or a checkpoint while it was being copied.",
     fix: "Submit a new job for the new manifest, with an output of its own; for a checkpoint, try again.",
   },
   DEVICE_UNAVAILABLE: {
@@ -267,6 +273,12 @@ export const ERRORS = {
     retryable: false,
     what: "There is no image at the record's location.",
     fix: "Check the key; the listing or manifest may be older than a deletion.",
+  },
+  IMAGE_CHANGED: {
+    scope: "row",
+    retryable: false,
+    what: "The tar that holds the image has been replaced since the job was planned, so its images are elsewhere in it.",
+    fix: "Submit a new job for the tars as they are now, with an output of its own.",
   },
   IMAGE_EMPTY: { scope: "row", retryable: false, what: "The file has no bytes.", fix: "Upload the image again." },
   IMAGE_TOO_LARGE: {

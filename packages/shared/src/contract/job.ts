@@ -37,16 +37,16 @@ export const laneSchema = z.enum(["normal", "bulk"]);
 export type Lane = z.infer<typeof laneSchema>;
 
 /**
- * What a job reads: every image below a prefix; a manifest, one record a line or a row; or a prefix of tar shards as
- * img2dataset and WebDataset write them.
+ * What a job reads: every image below a prefix; a manifest, one record a line; or tar shards as img2dataset and WebDataset
+ * write them.
  */
-export const INPUT_KINDS = ["prefix", "jsonl", "csv", "tsv", "parquet", "webdataset"] as const;
+export const INPUT_KINDS = ["prefix", "jsonl", "webdataset"] as const;
 export const inputSchema = z.object({
   kind: z.enum(INPUT_KINDS),
   uri: z.string(),
-  /** Manifests: the columns that hold a record's image and, where there is such a column, its id. */
+  /** Manifests: the fields that hold a record's image and, where there is such a field, its id. */
   columns: z.object({ image: z.string().default("image"), id: z.string().default("id") }).prefault({}),
-  /** Manifests, webdataset: further columns (of a tar: fields of the json) that a result row gets as `kept`. */
+  /** Manifests, webdataset: further fields (of a tar: `txt`, or fields of the json) that a result row gets as `kept`. */
   keep: z.array(z.string()).default([]),
 });
 export type Input = z.infer<typeof inputSchema>;

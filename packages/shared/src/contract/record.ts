@@ -32,8 +32,6 @@ export const cursorSchema = z.discriminatedUnion("source", [
   z.object({ source: z.literal("prefix"), after: z.string() }),
   /** A manifest of lines: the offset in bytes of the next line, its line number (from 1), and the object's ETag. */
   z.object({ source: z.literal("manifest"), offset: z.number(), line: z.number(), etag: z.string() }),
-  /** A Parquet file: the number of the next row (from 0), and the object's ETag. */
-  z.object({ source: z.literal("parquet"), row: z.number(), etag: z.string() }),
   /** Tar shards: the tar, the offset in bytes of the next header in it, and the tar's ETag. */
   z.object({ source: z.literal("webdataset"), tar: z.string(), offset: z.number(), etag: z.string() }),
 ]);

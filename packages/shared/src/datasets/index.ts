@@ -1,3 +1,4 @@
 export * from "./dataset.ts";
 export * from "./manifest.ts";
 export * from "./prefix.ts";
+export * from "./webdataset.ts";

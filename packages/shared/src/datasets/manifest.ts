@@ -1,5 +1,8 @@
-/** A JSONL manifest: one JSON object a line, with `image`, if it likes `id`, and what the task's column holds. */
+/** A JSONL manifest: one JSON object a line, with an image, if it likes an id, what the task's column holds, and more. */
+
+import type * as z from "zod";
 import { CapfleetError, type ErrorCode } from "../contract/errors.ts";
+import type { Input } from "../contract/job.ts";
 import type { InputRecord, RowError } from "../contract/record.ts";
 import { type JobTaskSpec, MAX_TEXTS, needsImage, needsText, textsOf } from "../contract/task.ts";
 import { resolveUri, type Store } from "../storage/index.ts";
@@ -10,8 +13,10 @@ const MAX_LINE_BYTES = 1024 * 1024;
 /** A broken line this early means that the whole file is probably not what the user meant. */
 const STRICT_LINES = 1_000;
 
-/** What a task takes from a line. */
+/** What a job takes from a line. */
 interface Wanted {
+  columns: Input["columns"];
+  keep: readonly string[];
   image: boolean;
   /** The field that holds the record's texts; null where it needs none. */
   column: string | null;
@@ -20,30 +25,44 @@ interface Wanted {
 }
 
 /** `store` and `key` say where the manifest is; relative images are relative to it. */
-export function manifestDataset(store: Store, key: string, task: JobTaskSpec): Dataset {
+export function manifestDataset(store: Store, key: string, input: ManifestInput, task: JobTaskSpec): Dataset {
   return {
     async *entries(cursor) {
-      for await (const chunk of numbered(store, key, wantedOf(task), cursor)) yield chunk.entries;
+      for await (const chunk of numbered(store, key, wantedOf(input, task), cursor)) yield chunk.entries;
     },
   };
 }
 
 /** Throws MANIFEST_INVALID, naming line and field, where one of the first 1,000 lines is not what the task needs. */
-export async function checkManifest(store: Store, key: string, task: JobTaskSpec): Promise<void> {
-  for await (const { entries, lines } of numbered(store, key, wantedOf(task), null)) {
+export async function checkManifest(store: Store, key: string, input: ManifestInput, task: JobTaskSpec): Promise<void> {
+  const absent = new Set(input.keep);
+  const found = () => {
+    const [name] = absent;
+    if (name === undefined) return;
+    const message = `${store.uriOf(key)}: none of the first lines has \`${name}\`, which is to be kept`;
+    throw new CapfleetError("MANIFEST_INVALID", message);
+  };
+  for await (const { entries, lines } of numbered(store, key, wantedOf(input, task), null)) {
     for (const [i, { record }] of entries.entries()) {
       const line = lines[i]!;
-      if (line > STRICT_LINES) return;
+      if (line > STRICT_LINES) return found();
       if (record.error) {
         throw new CapfleetError("MANIFEST_INVALID", `${store.uriOf(key)} line ${line}: ${record.error.message}`);
       }
+      for (const name of Object.keys(record.kept ?? {})) absent.delete(name);
     }
   }
+  found();
 }
 
-function wantedOf(task: JobTaskSpec): Wanted {
+/** Of an input that is a manifest. */
+type ManifestInput = Pick<Input, "columns" | "keep">;
+
+function wantedOf({ columns, keep }: ManifestInput, task: JobTaskSpec): Wanted {
   const source = textsOf(task);
   return {
+    columns,
+    keep,
     image: needsImage(task),
     column: source && "column" in source ? source.column : null,
     optional: !needsText(task),
@@ -84,11 +103,16 @@ function parseLine(text: string | null, line: number, manifest: string, wanted: 
     return broken("not valid JSON");
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) return broken("not a JSON object");
-  const { id, image } = value as { id?: unknown; image?: unknown };
+  const fields = value as Record<string, z.infer<ReturnType<typeof z.json>>>;
+  const { columns, keep } = wanted;
+  const [id, image] = [fields[columns.id], fields[columns.image]];
   const named = typeof id === "string" || typeof id === "number" ? String(id) : null;
-  if (id !== undefined && id !== null && named === null) return broken("`id` is neither text nor a number");
+  if (id !== undefined && id !== null && named === null)
+    return broken(`\`${columns.id}\` is neither text nor a number`);
 
   const record: InputRecord = { id: named ?? `line ${line}`, image: null };
+  const kept = keep.filter((name) => Object.hasOwn(fields, name));
+  if (kept.length > 0) record.kept = Object.fromEntries(kept.map((name) => [name, fields[name]!]));
   if (typeof image === "string" && image !== "") {
     record.id = named ?? image;
     try {
@@ -99,17 +123,17 @@ function parseLine(text: string | null, line: number, manifest: string, wanted: 
       if (wanted.image) return { ...record, error: rowError("IMAGE_URI_INVALID", thrown.message) };
     }
   } else if (wanted.image) {
-    return broken(image === undefined ? "no `image`" : "`image` is not text", record.id);
+    return broken(image === undefined ? `no \`${columns.image}\`` : `\`${columns.image}\` is not text`, record.id);
   }
   if (wanted.column === null) return record;
-  const texts = readTexts((value as Record<string, unknown>)[wanted.column], wanted.column);
+  const texts = readTexts(fields[wanted.column], wanted.column);
   if (Array.isArray(texts)) return { ...record, texts };
   if (wanted.optional && texts.code === "TEXT_MISSING") return { ...record, texts: [] };
   return { ...record, error: texts };
 }
 
 /** A text or a list of texts, as a list; otherwise what is wrong with it. */
-function readTexts(value: unknown, column: string): string[] | RowError {
+export function readTexts(value: unknown, column: string): string[] | RowError {
   if (value === undefined || value === null) return rowError("TEXT_MISSING", `no \`${column}\``);
   const texts: unknown[] = Array.isArray(value) ? value : [value];
   if (texts.length === 0) return rowError("TEXT_MISSING", `\`${column}\` is an empty list`);

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type Cursor, decodingSchema, type TaskSpec } from "../../src/contract/index.ts";
+import { type Cursor, decodingSchema, type Input, type JobTaskSpec, type TaskSpec } from "../../src/contract/index.ts";
 import { checkManifest, type Dataset, type Entry, manifestDataset, prefixDataset } from "../../src/datasets/index.ts";
 import { storesFromEnv } from "../../src/storage/index.ts";
 
@@ -23,9 +23,10 @@ async function all(dataset: Dataset, cursor: Cursor | null = null): Promise<Entr
 
 const decoding = decodingSchema.parse({});
 const caption: TaskSpec = { name: "caption", decoding, captions: 1, prompt: null };
-const manifest = (task: TaskSpec = caption) => {
+const PLAIN = { columns: { image: "image", id: "id" }, keep: [] };
+const manifest = (task: JobTaskSpec = caption, input: Pick<Input, "columns" | "keep"> = PLAIN) => {
   const { store, key } = stores.object(join(folder, "list.jsonl"));
-  return { store, key, dataset: manifestDataset(store, key, task) };
+  return { store, key, dataset: manifestDataset(store, key, input, task) };
 };
 const write = (text: string) => writeFile(join(folder, "list.jsonl"), text);
 const url = (name: string) => pathToFileURL(join(folder, name)).href;
@@ -103,11 +104,11 @@ describe("a manifest", () => {
     await write(`${good(999)}${line}\n`);
     const { store, key } = manifest();
     const refused = expect.objectContaining({ code: "MANIFEST_INVALID", message: expect.stringContaining(message) });
-    await expect(checkManifest(store, key, caption)).rejects.toEqual(refused);
-    await expect(checkManifest(store, key, caption)).rejects.toThrow("line 1000");
+    await expect(checkManifest(store, key, PLAIN, caption)).rejects.toEqual(refused);
+    await expect(checkManifest(store, key, PLAIN, caption)).rejects.toThrow("line 1000");
 
     await write(`${good(1_000)}${line}\n${good(1)}`);
-    await checkManifest(store, key, caption);
+    await checkManifest(store, key, PLAIN, caption);
     const entries = await all(manifest().dataset);
     expect(entries).toHaveLength(1_002);
     expect(entries[1_000]!.record.error!.message).toContain(message);
@@ -147,12 +148,12 @@ describe("a manifest", () => {
         code: "MANIFEST_INVALID",
         message: expect.stringMatching(new RegExp(`line 1000: .*${message}`)),
       };
-      await expect(checkManifest(store, key, vqa)).rejects.toMatchObject(refused);
+      await expect(checkManifest(store, key, PLAIN, vqa)).rejects.toMatchObject(refused);
       // The same file is all right for a task that takes nothing from the column.
-      await checkManifest(store, key, caption);
+      await checkManifest(store, key, PLAIN, caption);
 
       await write(good(1_000) + line + good(1));
-      await checkManifest(store, key, vqa);
+      await checkManifest(store, key, PLAIN, vqa);
       const records = await read(vqa);
       const error = { code, message: expect.stringContaining(message), retryable: false };
       expect(records[1_000]).toEqual({ id: "x", image: url("b.jpg"), error });
@@ -166,7 +167,7 @@ describe("a manifest", () => {
         [...lines, '{"id":"x","image":"gs://b/k.jpg","text":"four"}', '{"image":7,"text":"five"}'].join("\n"),
       );
       const { store, key } = manifest();
-      await checkManifest(store, key, embed);
+      await checkManifest(store, key, PLAIN, embed);
       expect(await read(embed)).toEqual([
         { id: "line 1", image: null, texts: ["one"] },
         { id: "7", image: null, texts: ["two"] },
@@ -176,5 +177,36 @@ describe("a manifest", () => {
       ]);
       expect((await read({ name: "embed", texts: null }))[0]!.error).toMatchObject({ code: "RECORD_INVALID" });
     });
+  });
+
+  test("image, id and what is kept may be in fields of other names", async () => {
+    await write('{"url":"a.jpg","sku":7,"price":1.5,"tags":["x",null],"image":"no.jpg"}\n{"url":"b.jpg"}');
+    const input = { columns: { image: "url", id: "sku" }, keep: ["price", "tags"] };
+    const { store, key, dataset } = manifest(caption, input);
+    await checkManifest(store, key, input, caption);
+    expect((await all(dataset)).map(({ record }) => record)).toEqual([
+      { id: "7", image: url("a.jpg"), kept: { price: 1.5, tags: ["x", null] } },
+      { id: "b.jpg", image: url("b.jpg") },
+    ]);
+  });
+
+  test("a field that no line has can't be the image's, nor be kept", async () => {
+    await write('{"image":"a.jpg"}\n{"image":"b.jpg"}');
+    const { store, key } = manifest();
+    const refused = (message: RegExp) => ({ code: "MANIFEST_INVALID", message: expect.stringMatching(message) });
+    const keeping = { ...PLAIN, keep: ["price"] };
+    await expect(checkManifest(store, key, keeping, caption)).rejects.toMatchObject(refused(/none of .* `price`/));
+    const named = { ...PLAIN, columns: { image: "url", id: "id" } };
+    await expect(checkManifest(store, key, named, caption)).rejects.toMatchObject(refused(/line 1: no `url`/));
+  });
+
+  test("capfilt takes a record without a text; filter does not", async () => {
+    await write('{"image":"a.jpg"}\n{"image":"b.jpg","alt":"a dog"}');
+    const texts = { column: "alt" };
+    const capfilt: JobTaskSpec = { name: "capfilt", texts, decoding, captions: 1, prompt: null, threshold: 0.5 };
+    const records = (task: JobTaskSpec) => all(manifest(task).dataset).then((all) => all.map(({ record }) => record));
+    expect((await records(capfilt)).map(({ texts }) => texts)).toEqual([[], ["a dog"]]);
+    const [first] = await records({ name: "filter", texts, threshold: 0.5 });
+    expect(first!.error).toMatchObject({ code: "TEXT_MISSING" });
   });
 });

@@ -1,5 +1,5 @@
 /** A record's image, from wherever it is, into memory. */
-import { CapfleetError } from "@capfleet/shared/contract";
+import { CapfleetError, type InputRecord } from "@capfleet/shared/contract";
 import type { Stores } from "@capfleet/shared/storage";
 import type { Budget } from "./budget.ts";
 
@@ -9,41 +9,63 @@ export interface Fetched {
   release(): void;
 }
 
+/** Where an image is: an object, or in a tar the bytes of one of its members. */
+export type ImageSource = Pick<InputRecord, "image" | "member">;
+
 /**
- * Throws row errors (IMAGE_NOT_FOUND, IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_URI_INVALID) and shard errors (the store's
- * own: access, credentials, availability).
+ * The image of a record that has one. Throws row errors (IMAGE_NOT_FOUND, IMAGE_EMPTY, IMAGE_TOO_LARGE,
+ * IMAGE_URI_INVALID, IMAGE_CHANGED) and shard errors (the store's own: access, credentials, availability).
  */
-export async function fetchImage(uri: string, stores: Stores, maxBytes: number, budget: Budget, signal: AbortSignal) {
+export async function fetchImage(
+  { image, member }: ImageSource,
+  stores: Stores,
+  maxBytes: number,
+  budget: Budget,
+  signal: AbortSignal,
+): Promise<Fetched> {
+  const uri = image!;
+  const name = member ? `${member.name} in ${uri}` : uri;
   try {
+    if (member && (member.size === 0 || member.size > maxBytes)) throw sizeError(member.size, name, maxBytes);
     const { store, key } = stores.object(uri);
-    const { body, size } = await store.stream(key, { signal });
+    const part = member && { range: { start: member.offset, end: member.offset + member.size }, ifMatch: member.etag };
+    const { body, size: whole } = await store.stream(key, { ...part, signal });
+    const size = member?.size ?? whole;
     const release = size > maxBytes ? () => {} : await budget.acquire(size);
     try {
-      return { bytes: await collect(body, uri, maxBytes), release } satisfies Fetched;
+      return { bytes: await collect(body, name, maxBytes), release };
     } catch (thrown) {
       release();
       throw thrown;
     }
   } catch (thrown) {
-    throw asRowError(thrown, uri);
+    throw asRowError(thrown, uri, member !== undefined);
   }
 }
 
-async function collect(body: AsyncIterable<Uint8Array>, uri: string, maxBytes: number): Promise<Buffer> {
+async function collect(body: AsyncIterable<Uint8Array>, name: string, maxBytes: number): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body) {
     size += chunk.length;
-    if (size > maxBytes) throw new CapfleetError("IMAGE_TOO_LARGE", `${uri} is larger than ${maxBytes} bytes`);
+    if (size > maxBytes) throw sizeError(size, name, maxBytes);
     chunks.push(chunk);
   }
-  if (size === 0) throw new CapfleetError("IMAGE_EMPTY", `${uri} has no bytes`);
+  if (size === 0) throw sizeError(size, name, maxBytes);
   return Buffer.concat(chunks);
 }
 
-function asRowError(thrown: unknown, uri: string): unknown {
+function sizeError(size: number, name: string, maxBytes: number): CapfleetError {
+  if (size === 0) return new CapfleetError("IMAGE_EMPTY", `${name} has no bytes`);
+  return new CapfleetError("IMAGE_TOO_LARGE", `${name} is larger than ${maxBytes} bytes`);
+}
+
+function asRowError(thrown: unknown, uri: string, isTar: boolean): unknown {
   if (!(thrown instanceof CapfleetError)) return thrown;
   if (thrown.code === "OBJECT_NOT_FOUND") return new CapfleetError("IMAGE_NOT_FOUND", `${uri} does not exist`);
+  // Waiting would not bring the old tar back: its images fail, and the job goes on with the others.
+  if (thrown.code === "SOURCE_CHANGED" && isTar)
+    return new CapfleetError("IMAGE_CHANGED", `${uri} is no longer the tar that was planned`);
   if (thrown.code === "INVALID_URI") return new CapfleetError("IMAGE_URI_INVALID", thrown.message);
   return thrown;
 }

@@ -24,7 +24,7 @@ import { decode } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { Budget } from "./budget.ts";
 import { capfilt } from "./capfilt.ts";
-import { fetchImage } from "./fetch.ts";
+import { fetchImage, type ImageSource } from "./fetch.ts";
 import { fieldsOf } from "./fields.ts";
 
 /** Encoded images in memory. */
@@ -70,7 +70,7 @@ export class Labeler {
     });
     const texts = record.texts ?? givenTexts(task);
     const sizes = found.map(({ image }) => image);
-    const pixels = needsImage(task) ? await this.#pixels(record.image!, sizes, signal) : [NO_PIXELS];
+    const pixels = needsImage(task) ? await this.#pixels(record, sizes, signal) : [NO_PIXELS];
     const roles = this.#rolesOf(task);
     const ask = (role: number, texts: readonly string[]) =>
       found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
@@ -86,9 +86,13 @@ export class Labeler {
   }
 
   /** The image in each of the sizes; decoded once for those that are the same. */
-  async #pixels(uri: string, sizes: readonly EngineInfo["image"][], signal: AbortSignal): Promise<Uint8Array[]> {
+  async #pixels(
+    record: ImageSource,
+    sizes: readonly EngineInfo["image"][],
+    signal: AbortSignal,
+  ): Promise<Uint8Array[]> {
     const { maxImageBytes, maxImagePixels: maxPixels } = this.#limits;
-    const { bytes, release } = await fetchImage(uri, this.#stores, maxImageBytes, this.#budget, signal);
+    const { bytes, release } = await fetchImage(record, this.#stores, maxImageBytes, this.#budget, signal);
     const decoded = new Map<string, Promise<Uint8Array>>();
     for (const size of sizes) {
       const key = `${size.width} ${size.height}`;
