@@ -143,6 +143,21 @@ describe("texts bound a shard as well: it and its rows have to fit in a worker's
     expect(await shardSizes()).toEqual([31, 9]);
   });
 
+  test("what records keep, whatever the task", async () => {
+    const keeping: Dataset = {
+      async *entries(cursor) {
+        for await (const chunk of numbered(40).entries(cursor)) {
+          yield chunk.map(({ record, cursor }) => ({
+            record: { ...record, kept: { page: "x".repeat(2 ** 20) } },
+            cursor,
+          }));
+        }
+      },
+    };
+    await plan(keeping, { shardSize: 40 }).done;
+    expect(await shardSizes()).toEqual([31, 9]);
+  });
+
   test("interrupted after a small first shard, it still has every record once", async () => {
     const dataset = withTexts(60, (n) => (n < 9 ? many : ["a dog"]));
     await expect(plan(dataset, { shardSize: 20, task: itm }, breaking(2)).done).rejects.toThrow("broken off");

@@ -24,7 +24,7 @@ import type { Store } from "@capfleet/shared/storage";
 /** A job that would have fewer shards than this gets smaller ones, so that no worker slot idles. */
 const SHARDS_WANTED = 8;
 /**
- * What the texts of a shard may weigh, so that neither a shard nor its rows outgrow a worker's memory: a text's
+ * What the texts of a shard and what its records keep may weigh, so that neither a shard nor its rows outgrow a worker's memory: a text's
  * characters, and for what becomes of it (a score, an answer, at the most an embedding) as good as 4 KiB.
  */
 const MAX_TEXT_WEIGHT = 32 * 1024 * 1024;
@@ -161,12 +161,14 @@ async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, ta
   }
 }
 
-/** How much a record adds to its shard's texts; what the job gives every record counts only as results. */
+/** How much a record adds to its shard: texts, what is kept, and of what the job gives every record the results. */
 function textWeight(task: JobTaskSpec): (record: InputRecord) => number {
   const source = textsOf(task);
-  if (source === null) return () => 0;
-  if ("given" in source) return () => source.given.length * TEXT_RESULT_WEIGHT;
-  return ({ texts = [] }) => texts.reduce((sum, text) => sum + text.length + TEXT_RESULT_WEIGHT, 0);
+  const given = source && "given" in source ? source.given.length * TEXT_RESULT_WEIGHT : 0;
+  return ({ texts = [], kept }) => {
+    const own = texts.reduce((sum, text) => sum + text.length + TEXT_RESULT_WEIGHT, 0);
+    return given + own + (kept ? JSON.stringify(kept).length : 0);
+  };
 }
 
 /** Looks as far ahead as it takes to know whether the job is small; `rest` gives everything, from the start. */

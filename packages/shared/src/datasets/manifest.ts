@@ -105,7 +105,9 @@ function parseLine(text: string | null, line: number, manifest: string, wanted: 
   if (typeof value !== "object" || value === null || Array.isArray(value)) return broken("not a JSON object");
   const fields = value as Record<string, z.infer<ReturnType<typeof z.json>>>;
   const { columns, keep } = wanted;
-  const [id, image] = [fields[columns.id], fields[columns.image]];
+  // Only the line's own: a column may be called as something that every object has.
+  const field = (name: string) => (Object.hasOwn(fields, name) ? fields[name] : undefined);
+  const [id, image] = [field(columns.id), field(columns.image)];
   const named = typeof id === "string" || typeof id === "number" ? String(id) : null;
   if (id !== undefined && id !== null && named === null)
     return broken(`\`${columns.id}\` is neither text nor a number`);
@@ -126,7 +128,7 @@ function parseLine(text: string | null, line: number, manifest: string, wanted: 
     return broken(image === undefined ? `no \`${columns.image}\`` : `\`${columns.image}\` is not text`, record.id);
   }
   if (wanted.column === null) return record;
-  const texts = readTexts(fields[wanted.column], wanted.column);
+  const texts = readTexts(field(wanted.column), wanted.column);
   if (Array.isArray(texts)) return { ...record, texts };
   if (wanted.optional && texts.code === "TEXT_MISSING") return { ...record, texts: [] };
   return { ...record, error: texts };

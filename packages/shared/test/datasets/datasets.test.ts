@@ -200,6 +200,13 @@ describe("a manifest", () => {
     await expect(checkManifest(store, key, named, caption)).rejects.toMatchObject(refused(/line 1: no `url`/));
   });
 
+  test("a column that is called as something every object has is the line's own or none", async () => {
+    await write('{"image":"a.jpg"}\n{"image":"b.jpg","constructor":"7"}');
+    const { dataset } = manifest(caption, { ...PLAIN, columns: { image: "image", id: "constructor" } });
+    expect((await all(dataset)).map(({ record }) => record.id)).toEqual(["a.jpg", "7"]);
+    expect((await all(dataset)).map(({ record }) => record.error)).toEqual([undefined, undefined]);
+  });
+
   test("capfilt takes a record without a text; filter does not", async () => {
     await write('{"image":"a.jpg"}\n{"image":"b.jpg","alt":"a dog"}');
     const texts = { column: "alt" };
