@@ -1,12 +1,12 @@
 /** What every command starts from. */
 import { type Config, readConfig } from "@capfleet/shared/config";
-import { CapfleetError, type JobFile, type JobState, SCHEMA_VERSION } from "@capfleet/shared/contract";
+import { CapfleetError, type JobFile, type JobState, layout } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
 import { connectRedis, keys } from "@capfleet/shared/queues";
 import { normalizeUri, type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { readJobFile } from "../jobs/create.ts";
-import { JobStates } from "../jobs/states.ts";
+import { JobStates, newState } from "../jobs/states.ts";
 
 export interface Context {
   config: Config;
@@ -48,18 +48,8 @@ export async function findJob(given: string, { stores, states, config }: Context
   const known = await states.find(file.id);
   if (known) return { file, state: known, store };
   // Its state root is another machine's, or gone; the output has all that it takes to go on here.
-  const { id, created } = file;
-  const state: JobState = {
-    schema: SCHEMA_VERSION,
-    id,
-    out,
-    created,
-    runner: "local",
-    checkpoints: null,
-    intent: "run",
-    ended: (await store.stat("_SUCCESS")) ? "finished" : null,
-    reason: null,
-  };
+  const ended = (await store.stat(layout.success)) ? ("finished" as const) : null;
+  const state: JobState = { ...newState(file, out, "local"), ended };
   await states.create(state);
   return { file, state, store };
 }

@@ -2,6 +2,8 @@
 import { many, someText, wholeNumber } from "@capfleet/shared/command-line";
 import {
   CapfleetError,
+  DEFAULT_MAX_ERROR_RATE,
+  type Format,
   JOB_TASKS,
   type JobTask,
   type Lane,
@@ -41,7 +43,9 @@ export interface JobOptions extends TaskOptions {
   keep?: string[];
   limit?: number;
   shardSize?: number;
+  format?: Format;
   lane?: Lane;
+  maxErrorRate?: number;
 }
 
 /** Adds arguments and options; `own` are the command's alone. */
@@ -88,7 +92,9 @@ export function askedJob(task: string, input: string, options: JobOptions, runne
     output: options.out,
     limit: options.limit ?? null,
     shardSize: options.shardSize ?? null,
+    format: options.format ?? "jsonl",
     lane: options.lane ?? "normal",
+    maxErrorRate: options.maxErrorRate ?? DEFAULT_MAX_ERROR_RATE,
     runner,
   };
   return { request, models: modelsOf(name, options), precision: options.precision ?? null };

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import {
   CAPFLEET_VERSION,
   CapfleetError,
+  type Format,
   type JobFile,
   type JobSpec,
   type JobState,
@@ -19,7 +20,7 @@ import type { Model } from "@capfleet/shared/models";
 import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { monotonicFactory } from "ulid";
 import { type Columns, checkInput, parseInput, resolveInput } from "../plan/input.ts";
-import type { JobStates } from "./states.ts";
+import { type JobStates, newState } from "./states.ts";
 
 const ulid = monotonicFactory();
 
@@ -33,7 +34,9 @@ export interface JobRequest {
   output: string;
   limit: number | null;
   shardSize: number | null;
+  format: Format;
   lane: Lane;
+  maxErrorRate: number;
   runner: JobState["runner"];
 }
 
@@ -57,14 +60,14 @@ export async function createJob(
   stores: Stores,
   states: JobStates,
 ): Promise<CreatedJob> {
-  const { task, limit, shardSize, lane } = request;
+  const { task, limit, shardSize, format, lane } = request;
   for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
   const input = await resolveInput(parseInput(request.input, request.columns), stores);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
   if (input.uri.endsWith("/") && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
-  const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, lane };
+  const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane };
   const store = stores.at(out);
   const there = await ownerOf(store, fingerprintOf(spec));
   if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
@@ -104,8 +107,8 @@ function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
   throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${asked}: ${ref.model} can make ${maxNewTokens} at most`);
 }
 
-function fingerprintOf({ task, engines, input, limit, shardSize }: JobSpec): string {
-  const meaning = [task, ...engines.map(({ digest }) => digest), input, limit, shardSize];
+function fingerprintOf({ task, engines, input, limit, shardSize, format }: JobSpec): string {
+  const meaning = [task, ...engines.map(({ digest }) => digest), input, limit, shardSize, format];
   return createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
 }
 
@@ -120,24 +123,14 @@ async function ownerOf(store: Store, fingerprint: string): Promise<JobFile | nul
 }
 
 async function adopt(file: JobFile, out: string, request: JobRequest, models: readonly Model[], states: JobStates) {
-  const { runner } = request;
+  const { runner, maxErrorRate } = request;
   const folders = models.flatMap(({ folder }) => folder ?? []);
   const checkpoints = folders.length === models.length ? folders : null;
   const known = await states.find(file.id);
   if (known && (known.ended || known.runner === runner)) return { file, state: known, out };
   // Whoever asks for the job now looks after it from now on.
   if (known) return { file, state: await states.update(file.id, (job) => ({ ...job, runner, checkpoints })), out };
-  const state: JobState = {
-    schema: SCHEMA_VERSION,
-    id: file.id,
-    out,
-    created: file.created,
-    runner,
-    checkpoints,
-    intent: "run",
-    ended: null,
-    reason: null,
-  };
+  const state: JobState = { ...newState(file, out, runner), checkpoints, maxErrorRate };
   await states.create(state);
   return { file, state, out };
 }

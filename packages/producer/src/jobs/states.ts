@@ -1,6 +1,32 @@
 /** `<state>/jobs/`: where each job is and what is wanted of it. */
-import { CapfleetError, type Intent, type JobState, jobStateSchema, stateLayout } from "@capfleet/shared/contract";
+import {
+  CapfleetError,
+  DEFAULT_MAX_ERROR_RATE,
+  type Intent,
+  type JobFile,
+  type JobState,
+  jobStateSchema,
+  SCHEMA_VERSION,
+  stateLayout,
+} from "@capfleet/shared/contract";
 import type { Store } from "@capfleet/shared/storage";
+
+/** Of a job that nobody has done anything about. */
+export function newState({ id, created }: JobFile, out: string, runner: JobState["runner"]): JobState {
+  return {
+    schema: SCHEMA_VERSION,
+    id,
+    out,
+    created,
+    runner,
+    checkpoints: null,
+    intent: "run",
+    retries: 0,
+    maxErrorRate: DEFAULT_MAX_ERROR_RATE,
+    ended: null,
+    reason: null,
+  };
+}
 
 export class JobStates {
   readonly #store: Store;

@@ -241,7 +241,11 @@ export class Reconciler {
       for (const shard of shards.slice(0, count)) {
         // Kept jobs would silently swallow a second add of the same id.
         const opts = { jobId: shardJobId(id, shard), removeOnComplete: true, removeOnFail: true };
-        work.push({ name: "shard", data: { v: 1, job: id, shard, out: tracker.state.out }, opts });
+        work.push({
+          name: "shard",
+          data: { v: 2, job: id, shard, out: tracker.state.out, retries: tracker.state.retries },
+          opts,
+        });
       }
     }
     for (let at = 0; at < work.length; at += BULK) await this.#queue(engines).addBulk(work.slice(at, at + BULK));

@@ -84,7 +84,7 @@ export class Tally {
       const from = this.#rolledUp;
       let sums = NO_SUMS;
       for (let shard = from; shard < from + shards; shard++) sums = addSums(sums, this.#shards.get(shard)!);
-      const rollup: Rollup = { from, shards, ...sums };
+      const rollup: Rollup = { from, shards, retries: 0, ...sums };
       await this.#store.put(layout.rollup(from / ROLLUP_SHARDS), JSON.stringify(rollup));
       for (let shard = from; shard < from + shards; shard++) this.#shards.delete(shard);
       this.#rolledUp += shards;

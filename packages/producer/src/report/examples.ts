@@ -1,5 +1,6 @@
 /** Some of a cleaned dataset's texts, with their pictures, to be looked at. */
 import { type InputRecord, layout, type Pair, type ResultRow } from "@capfleet/shared/contract";
+import { openImage } from "@capfleet/shared/datasets";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import sharp from "sharp";
 
@@ -57,12 +58,10 @@ async function linesOf<Line>(store: Store, key: string): Promise<Line[]> {
 }
 
 /** Null where the image is gone, or is none that can be shown: the report is there all the same. */
-async function thumbnail({ image, member }: InputRecord, stores: Stores): Promise<string | null> {
+async function thumbnail(record: InputRecord, stores: Stores): Promise<string | null> {
   try {
-    const { store, key } = stores.object(image!);
-    const part = member && { range: { start: member.offset, end: member.offset + member.size }, ifMatch: member.etag };
-    const { body, size } = await store.stream(key, part);
-    if ((member?.size ?? size) > MAX_IMAGE_BYTES) return null;
+    const { body, size } = await openImage(record, stores);
+    if ((size ?? 0) > MAX_IMAGE_BYTES) return null;
     const bytes = Buffer.concat(await Array.fromAsync(body));
     const picture = sharp(bytes, { autoOrient: true }).flatten({ background: "#ffffff" });
     const jpeg = await picture.resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 75 }).toBuffer();

@@ -63,8 +63,8 @@ export const ERRORS = {
   MANIFEST_INVALID: {
     scope: "usage",
     retryable: false,
-    what: "One of a manifest's first 1,000 lines is not a JSON object with what the task needs: an `image`, and the text column's text.",
-    fix: 'Write one JSON object a line, such as {"id": "1", "image": "photos/1.jpg", "question": "what is this?"}.',
+    what: "A manifest can't be read, lacks a column, or one of its first 1,000 lines or rows is not what the task needs: an `image`, and the text column's text.",
+    fix: 'JSONL: one JSON object a line, such as {"id": "1", "image": "photos/1.jpg", "question": "what is this?"}. CSV, TSV: a header line, and as many fields a line. --image-column, --text-column and --id-column name the columns.',
   },
   TAR_INVALID: {
     scope: "usage",
@@ -83,6 +83,18 @@ export const ERRORS = {
     retryable: false,
     what: "The output lies inside the input, so that results would become input.",
     fix: "Choose an output outside the input prefix.",
+  },
+  DATASET_BUSY: {
+    scope: "usage",
+    retryable: true,
+    what: "Another run of this dataset has not ended, so that a new one can't tell what is still to do.",
+    fix: "Wait for it, go on with it (`capfleet resume <its output>`), or end it (`capfleet cancel <its output>`).",
+  },
+  NOT_CONFIRMED: {
+    scope: "usage",
+    retryable: false,
+    what: "What was asked for can't be undone, and was not confirmed.",
+    fix: "Answer the question with y, or give --yes.",
   },
   MODEL_NOT_FOUND: {
     scope: "usage",
@@ -248,6 +260,12 @@ export const ERRORS = {
     what: "The worker process ended several times in a row before it had labelled anything.",
     fix: "Its last words, if it had any, are above; `capfleet doctor` checks the parts one by one.",
   },
+  TOO_MANY_ERRORS: {
+    scope: "system",
+    retryable: false,
+    what: "A larger part of the job's rows failed than --max-error-rate allows (half of them, unless said otherwise).",
+    fix: "See why with `capfleet results <job> --errors`; when that is mended, `capfleet retry <job>` goes on.",
+  },
   JOB_FAILED: {
     scope: "system",
     retryable: false,
@@ -303,13 +321,31 @@ export const ERRORS = {
     scope: "row",
     retryable: false,
     what: "The record's `image` is not a location that can be read.",
-    fix: "Use s3://bucket/key, file:///path, or a path relative to the manifest.",
+    fix: "Use s3://bucket/key, file:///path, https:// (where it is allowed), or a path relative to the manifest.",
+  },
+  IMAGE_HTTPS_FORBIDDEN: {
+    scope: "row",
+    retryable: false,
+    what: "The image's https:// host is not one that CAPFLEET_HTTPS_HOSTS allows, or its address is private, loopback, link-local or otherwise not public.",
+    fix: "Let the operator add the host to CAPFLEET_HTTPS_HOSTS, or a private network to CAPFLEET_HTTPS_NETWORKS.",
+  },
+  IMAGE_HTTPS_REFUSED: {
+    scope: "row",
+    retryable: false,
+    what: "The web server refuses the image (another 4xx than 404, 408, 410 and 429), or redirects without end.",
+    fix: "Open the URL from another place; many servers let browsers in only.",
+  },
+  IMAGE_HTTPS_FAILED: {
+    scope: "row",
+    retryable: true,
+    what: "The web server could not be reached, broke off, or answered with an error of its own (5xx, 408, 429), several times.",
+    fix: "Run `capfleet retry <job>` later.",
   },
   RECORD_INVALID: {
     scope: "row",
     retryable: false,
-    what: "The manifest's line is not a JSON object with an `image`.",
-    fix: "Correct the line.",
+    what: "The manifest's line or row, or the tar's sample, is not a record with an image.",
+    fix: "Correct what the message names.",
   },
   TEXT_MISSING: {
     scope: "row",

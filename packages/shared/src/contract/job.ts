@@ -11,6 +11,9 @@ export const DEFAULT_SHARD_SIZE = 512;
 export const MIN_SHARD_SIZE = 16;
 export const MAX_SHARD_SIZE = 10_000;
 export const HISTOGRAM_BINS = 20;
+export const DEFAULT_MAX_ERROR_RATE = 0.5;
+/** So many rows tell whether a job mostly fails. */
+export const MAX_ERROR_RATE_ROWS = 1_000;
 /** Shards whose sums stand in one `rollups/` object. */
 export const ROLLUP_SHARDS = 1000;
 
@@ -37,13 +40,18 @@ export const laneSchema = z.enum(["normal", "bulk"]);
 export type Lane = z.infer<typeof laneSchema>;
 
 /**
- * What a job reads: every image below a prefix; a manifest, one record a line; or tar shards as img2dataset and WebDataset
- * write them.
+ * What a job reads: every image below a prefix; a manifest, one record a line (JSONL), a row (CSV, TSV, Parquet); or tar
+ * shards as img2dataset and WebDataset write them.
  */
-export const INPUT_KINDS = ["prefix", "jsonl", "webdataset"] as const;
+export const INPUT_KINDS = ["prefix", "jsonl", "csv", "parquet", "webdataset"] as const;
 export const inputSchema = z.object({
   kind: z.enum(INPUT_KINDS),
   uri: z.string(),
+  /**
+   * Prefixes: only images that are not in the index of the dataset at `root` as they are now. `index`: the run whose index
+   * it is; null where there is none, or where it was made by other models or options.
+   */
+  since: z.object({ root: z.string(), index: z.string().nullable() }).nullable().default(null),
   /** Manifests: the fields that hold a record's image and, where there is such a field, its id. */
   columns: z.object({ image: z.string().default("image"), id: z.string().default("id") }).prefault({}),
   /** Manifests, webdataset: further fields (of a tar: `txt`, or fields of the json) that a result row gets as `kept`. */
@@ -51,12 +59,18 @@ export const inputSchema = z.object({
 });
 export type Input = z.infer<typeof inputSchema>;
 
+/** What is written beside the rows: nothing more, or each shard's labelled rows as a Parquet file, or as a tar with images. */
+export const FORMATS = ["jsonl", "parquet", "webdataset"] as const;
+export const formatSchema = z.enum(FORMATS);
+export type Format = z.infer<typeof formatSchema>;
+
 export const jobSpecSchema = z.object({
   task: jobTaskSpecSchema,
   /** One per role of the task, in their order; see `rolesOf`. */
   engines: z.array(engineRefSchema).min(1).max(2),
   input: inputSchema,
   limit: z.number().int().min(1).nullable(),
+  format: formatSchema.default("jsonl"),
   /** Records per shard; null: 512, fewer in a small job. */
   shardSize: z.number().int().min(1).max(MAX_SHARD_SIZE).nullable(),
   lane: laneSchema,
@@ -89,6 +103,10 @@ export const jobStateSchema = z.object({
   /** local: the folders of the engines' checkpoints, in their order. */
   checkpoints: z.array(z.string()).nullable(),
   intent: intentSchema,
+  /** How often the rows that failed, and may succeed, have been asked for again. */
+  retries: z.number().int().default(0),
+  /** The job fails where a larger part of its rows does, once there are `MAX_ERROR_RATE_ROWS`. */
+  maxErrorRate: z.number().min(0).max(1).default(DEFAULT_MAX_ERROR_RATE),
   /** Set once, when nothing is left to do. */
   ended: z.enum(["finished", "cancelled", "failed"]).nullable(),
   /** Why it failed. */
@@ -121,7 +139,12 @@ export const sumsSchema = z.object({
 export type Sums = z.infer<typeof sumsSchema>;
 
 /** `<out>/rollups/NNNNNN.json`: the sums of `shards` shards from `from` on. */
-export const rollupSchema = sumsSchema.extend({ from: z.number().int(), shards: z.number().int() });
+export const rollupSchema = sumsSchema.extend({
+  from: z.number().int(),
+  shards: z.number().int(),
+  /** `JobState.retries` when they were added up: after another retry they no longer hold. */
+  retries: z.number().int().default(0),
+});
 export type Rollup = z.infer<typeof rollupSchema>;
 
 /** `<out>/summary.json`. */

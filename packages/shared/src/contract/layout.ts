@@ -11,8 +11,11 @@ export const layout = {
   shards: "shards/",
   results: "results/",
   rollups: "rollups/",
+  /** Derived from the results: `data/NNNNNN-<attempt>.<ending>`. Only those count that the results name. */
+  data: "data/",
   shard: (n: number) => `shards/${six(n)}.jsonl`,
   result: (n: number) => `results/${six(n)}.jsonl`,
+  datum: (n: number, attempt: string, ending: string) => `data/${six(n)}-${attempt}.${ending}`,
   rollup: (n: number) => `rollups/${six(n)}.json`,
   /** The number in `shards/000012.jsonl`, or null for a name of another form. */
   numberOf: (key: string): number | null => {

@@ -5,17 +5,21 @@ export const rowErrorSchema = z.object({
   code: z.string(),
   message: z.string(),
   retryable: z.boolean(),
+  /** Which attempt of the job it failed in, from the second on: each `capfleet retry` is one. */
+  attempt: z.number().int().optional(),
 });
 export type RowError = z.infer<typeof rowErrorSchema>;
 
 /**
- * One input row. `id` is the source's own; `image` an absolute URI (`s3://bucket/key`, the key as it is, or
- * `file:///path`, percent-encoded), or null where the source's line was not a record (then `error` says why) or has no
+ * One input row. `id` is the source's own; `image` an absolute URI (`s3://bucket/key`, the key as it is, `file:///path`,
+ * percent-encoded, or `https://…`), or null where the source's line was not a record (then `error` says why) or has no
  * image because the task needs none.
  */
 export const recordSchema = z.object({
   id: z.string(),
   image: z.string().nullable(),
+  /** Incremental jobs: the image's ETag when it was listed. */
+  etag: z.string().optional(),
   /** Where in the object `image` the image's bytes are, if it is a tar; `name`: what the tar calls it. */
   member: z.object({ name: z.string(), offset: z.number().int(), size: z.number().int(), etag: z.string() }).optional(),
   /** What `Input.keep` asks for, as JSON. */
@@ -30,8 +34,16 @@ export type InputRecord = z.infer<typeof recordSchema>;
 export const cursorSchema = z.discriminatedUnion("source", [
   /** A listing: the last key taken. */
   z.object({ source: z.literal("prefix"), after: z.string() }),
-  /** A manifest of lines: the offset in bytes of the next line, its line number (from 1), and the object's ETag. */
-  z.object({ source: z.literal("manifest"), offset: z.number(), line: z.number(), etag: z.string() }),
+  /** Manifests of lines: the file, the offset in bytes of the next line in it, its line number (from 1), the file's ETag. */
+  z.object({
+    source: z.literal("manifest"),
+    file: z.string(),
+    offset: z.number(),
+    line: z.number(),
+    etag: z.string(),
+  }),
+  /** Parquet: the file, the number (from 0) of the next row in it, the file's ETag. */
+  z.object({ source: z.literal("parquet"), file: z.string(), row: z.number(), etag: z.string() }),
   /** Tar shards: the tar, the offset in bytes of the next header in it, and the tar's ETag. */
   z.object({ source: z.literal("webdataset"), tar: z.string(), offset: z.number(), etag: z.string() }),
 ]);
@@ -61,6 +73,8 @@ export const resultRowSchema = z.object({
   image: z.string().nullable(),
   /** Where `image` is a tar: the name of the image in it. */
   member: z.string().optional(),
+  /** Jobs with a format beside JSONL: the object below the output that has this shard's labelled rows (`data/…`). */
+  data: z.string().optional(),
   /** Columns of the input that were to be kept. */
   kept: z.record(z.string(), z.json()).optional(),
   /** caption: the text, the best one of several. */
@@ -90,3 +104,7 @@ export const resultRowSchema = z.object({
   error: rowErrorSchema.optional(),
 });
 export type ResultRow = z.infer<typeof resultRowSchema>;
+
+/** Whether a row is to be done again once its job has been retried so many times: it failed, may succeed, and was not yet. */
+export const needsRetry = ({ error }: Pick<ResultRow, "error">, retries: number): boolean =>
+  error?.retryable === true && (error.attempt ?? 1) <= retries;

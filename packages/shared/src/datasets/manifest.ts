@@ -83,7 +83,7 @@ async function* numbered(store: Store, key: string, wanted: Wanted, cursor: Para
       line += 1;
       const clean = line === 1 && text?.startsWith("\uFEFF") ? text.slice(1) : text;
       if (clean !== null && clean.trim() === "") continue;
-      const next = { source: "manifest" as const, offset: start + end, line: line + 1, etag };
+      const next = { source: "manifest" as const, file: key, offset: start + end, line: line + 1, etag };
       entries.push({ record: parseLine(clean, line, uri, wanted), cursor: next });
       numbers.push(line);
     }

@@ -38,9 +38,12 @@ export const keys = {
 
 /** What BullMQ carries for a shard: where it is, never what is in it. */
 export const workPayloadSchema = z.object({
-  v: z.literal(1),
+  /** Raised when older workers must leave a shard alone. */
+  v: z.literal(2),
   job: z.string(),
   shard: z.number().int(),
   out: z.string(),
+  /** `JobState.retries`: above 0, a shard with results is done again as far as it failed. */
+  retries: z.number().int(),
 });
 export type WorkPayload = z.infer<typeof workPayloadSchema>;

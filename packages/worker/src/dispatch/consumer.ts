@@ -94,8 +94,8 @@ export class Consumer {
 
   async #work(job: Job<WorkPayload>): Promise<void> {
     const id = job.id!;
-    const { job: jobId, shard, out } = workPayloadSchema.parse(job.data);
-    const progress: InFlight = { job: jobId, shard, out, rows: 0, failed: 0 };
+    const { job: jobId, shard, out, retries } = workPayloadSchema.parse(job.data);
+    const progress: InFlight = { job: jobId, shard, out, retries, rows: 0, failed: 0 };
     this.inFlight.set(id, progress);
     try {
       this.#stopping.signal.throwIfAborted();

@@ -1,5 +1,6 @@
 /** A record's image, from wherever it is, into memory. */
-import { CapfleetError, type InputRecord } from "@capfleet/shared/contract";
+import { CapfleetError } from "@capfleet/shared/contract";
+import { type ImageSource, openImage } from "@capfleet/shared/datasets";
 import type { Stores } from "@capfleet/shared/storage";
 import type { Budget } from "./budget.ts";
 
@@ -8,9 +9,6 @@ export interface Fetched {
   /** Gives the bytes back to the budget; call it when they are decoded. */
   release(): void;
 }
-
-/** Where an image is: an object, or in a tar the bytes of one of its members. */
-export type ImageSource = Pick<InputRecord, "image" | "member">;
 
 /**
  * The image of a record that has one. Throws row errors (IMAGE_NOT_FOUND, IMAGE_EMPTY, IMAGE_TOO_LARGE,
@@ -27,11 +25,9 @@ export async function fetchImage(
   const name = member ? `${member.name} in ${uri}` : uri;
   try {
     if (member && (member.size === 0 || member.size > maxBytes)) throw sizeError(member.size, name, maxBytes);
-    const { store, key } = stores.object(uri);
-    const part = member && { range: { start: member.offset, end: member.offset + member.size }, ifMatch: member.etag };
-    const { body, size: whole } = await store.stream(key, { ...part, signal });
-    const size = member?.size ?? whole;
-    const release = size > maxBytes ? () => {} : await budget.acquire(size);
+    const { body, size } = await openImage({ image, member }, stores, signal);
+    const isTooLarge = size !== null && size > maxBytes;
+    const release = isTooLarge ? () => {} : await budget.acquire(size ?? maxBytes);
     try {
       return { bytes: await collect(body, name, maxBytes), release };
     } catch (thrown) {

@@ -16,6 +16,7 @@ import {
   type TaskSpec,
   textsOf,
 } from "@capfleet/shared/contract";
+import type { ImageSource } from "@capfleet/shared/datasets";
 import type { Stores } from "@capfleet/shared/storage";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { EngineInfo } from "../engine/engine.ts";
@@ -24,7 +25,7 @@ import { decode } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { Budget } from "./budget.ts";
 import { capfilt } from "./capfilt.ts";
-import { fetchImage, type ImageSource } from "./fetch.ts";
+import { fetchImage } from "./fetch.ts";
 import { fieldsOf } from "./fields.ts";
 
 /** Encoded images in memory. */

@@ -16,6 +16,7 @@ import {
   jobFileSchema,
   layout,
   needsImage,
+  needsRetry,
   type ResultRow,
   recordSchema,
   type Sums,
@@ -29,6 +30,8 @@ export interface ShardTask {
   job: string;
   shard: number;
   out: string;
+  /** Above 0: of a shard that has results, the rows that failed and may succeed are done again; see `needsRetry`. */
+  retries: number;
 }
 
 /** Rows of a shard that is being worked on; presence shows it. */
@@ -58,7 +61,8 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   const { job, shard } = progress;
   const store = context.stores.at(progress.out);
   if ((await context.intents.of(job)) !== "run") return { outcome: "withdrawn" };
-  if (await store.stat(layout.result(shard))) return { outcome: "already" };
+  const before = await readResult(store, progress);
+  if (before && !before.rows.some((row) => needsRetry(row, progress.retries))) return { outcome: "already" };
   const file = await readJob(store);
   if (needsImage(file.spec.task)) await checkMounted(file.spec.input.uri);
   const records = await readShard(store, shard);
@@ -66,7 +70,9 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const rows = await Promise.all(
-    records.map(async (record): Promise<ResultRow> => {
+    records.map(async (record, i): Promise<ResultRow> => {
+      const known = before?.rows[i];
+      if (known && !needsRetry(known, progress.retries)) return known;
       const row: ResultRow = await context
         .admit(() => labelRecord(record, file, context, either))
         .catch((thrown: unknown) => {
@@ -76,7 +82,8 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
         });
       progress.rows += 1;
       if (row.error) progress.failed += 1;
-      return row;
+      if (!row.error || progress.retries === 0) return row;
+      return { ...row, error: { ...row.error, attempt: progress.retries + 1 } };
     }),
   ).catch((thrown: unknown) => {
     if (thrown instanceof Cancelled) return null;
@@ -86,8 +93,19 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
 
   const body = `${rows.map((row) => JSON.stringify(row)).join("\n")}\n`;
   // A worker that dies before this line has cost its work and nothing else; after it, nothing at all.
-  const put = await store.putIfAbsent(layout.result(shard), body);
-  return put.outcome === "exists" ? { outcome: "already" } : { outcome: "committed", sums: sumRows(rows) };
+  const key = layout.result(shard);
+  const put = before ? await store.putIfMatch(key, body, before.etag) : await store.putIfAbsent(key, body);
+  return put.outcome === "written" ? { outcome: "committed", sums: sumRows(rows) } : { outcome: "already" };
+}
+
+/** What an earlier attempt committed; null where nothing is. Only a retry looks into it. */
+async function readResult(store: Store, { shard, retries }: ShardTask) {
+  const key = layout.result(shard);
+  if (!(await store.stat(key))) return null;
+  if (retries === 0) return { rows: [], etag: "" };
+  const { bytes, etag } = await store.read(key);
+  const lines = bytes.toString("utf8").trimEnd().split("\n");
+  return { rows: parse(store.uriOf(key), () => lines.map((line) => JSON.parse(line) as ResultRow)), etag };
 }
 
 class Cancelled extends Error {}

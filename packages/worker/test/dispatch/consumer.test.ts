@@ -66,7 +66,7 @@ function consume(label: ShardContext["label"]): void {
 const add = (shard: number) =>
   queue.add(
     "shard",
-    { v: 1, job: "job_1", shard, out: out.uri },
+    { v: 2, job: "job_1", shard, out: out.uri, retries: 0 },
     {
       jobId: shardJobId("job_1", shard),
       removeOnComplete: true,

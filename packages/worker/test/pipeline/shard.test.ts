@@ -44,6 +44,7 @@ async function writeJob(task: TaskSpec): Promise<void> {
     engines: [{ model: "m", digest: "d", checkpoint: "c", precision: "fp32" }],
     input: inputSchema.parse({ kind: "prefix", uri: `file://${folder}/in/` }),
     limit: null,
+    format: "jsonl",
     shardSize: null,
     lane: "normal",
   };
@@ -70,7 +71,7 @@ function run(label: (image: string) => Promise<object>, signal = new AbortContro
     admit: pLimit(atOnce),
     label: ({ image }) => label(image!),
   };
-  return runShard({ job: job.id, shard: 0, out: out.uri, rows: 0, failed: 0 }, context, signal);
+  return runShard({ job: job.id, shard: 0, out: out.uri, retries: 0, rows: 0, failed: 0 }, context, signal);
 }
 
 const good = async (image: string) => ({ caption: image.slice(-5), score: -1 });
