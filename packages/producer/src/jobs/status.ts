@@ -1,5 +1,13 @@
 /** How a job is doing: the reconciler's live figures where there are some, else what object storage says. */
-import { type JobFile, type JobState, layout, type Summary, summarySchema } from "@capfleet/shared/contract";
+import {
+  ERRORS,
+  type ErrorCode,
+  type JobFile,
+  type JobState,
+  layout,
+  type Summary,
+  summarySchema,
+} from "@capfleet/shared/contract";
 import { type Progress, readProgress } from "@capfleet/shared/queues";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
@@ -31,6 +39,10 @@ export async function readSummary(store: Store): Promise<Summary | null> {
   return summarySchema.parse(JSON.parse(bytes.toString("utf8")));
 }
 
+/** How many rows failed and may succeed. */
+export const retryableOf = ({ errors }: Summary): number =>
+  Object.entries(errors).reduce((sum, [code, n]) => sum + (ERRORS[code as ErrorCode]?.retryable ? n : 0), 0);
+
 function identity(state: JobState, { spec }: JobFile) {
   const { id, out, created } = state;
   return {
@@ -51,7 +63,7 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
     const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
     return { ...still, ...counts, state: summary.state, waiting: null };
   }
-  const tally = new Tally(store);
+  const tally = new Tally(store, state.retries);
   const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
   const { rows, failed } = tally.sums;
   const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;
