@@ -1,10 +1,11 @@
 /**
- * `npm run bench -- engine|pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
+ * `npm run bench -- engine|capfilt|pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
  * figure: name, value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which
  * `--full` takes all layers.
  */
 import { parseArgs } from "node:util";
 import { blip2Figures } from "./blip2.ts";
+import { capfiltFigures } from "./capfilt.ts";
 import { engineFigures } from "./engine.ts";
 import { pipelineFigures } from "./pipeline.ts";
 import { planFigures } from "./plan.ts";
@@ -15,14 +16,19 @@ export interface Figure {
   unit: string;
 }
 
-const USAGE = "usage: npm run bench -- engine [--model blip|blip2 [--full]] | pipeline | plan  [--json]";
+const USAGE = "usage: npm run bench -- engine [--model blip|blip2 [--full]] | capfilt | pipeline | plan  [--json]";
 
 function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
   const options = { json: { type: "boolean" }, model: { type: "string" }, full: { type: "boolean" } } as const;
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   const { json = false, full = false, model = "blip" } = values;
   const suites: Record<string, () => Promise<Figure[]>> = {
-    ...(values.model === undefined && !full && { pipeline: pipelineFigures, plan: planFigures }),
+    ...(values.model === undefined &&
+      !full && {
+        capfilt: capfiltFigures,
+        pipeline: pipelineFigures,
+        plan: planFigures,
+      }),
     ...(model === "blip" && !full && { engine: engineFigures }),
     ...(model === "blip2" && { engine: () => blip2Figures({ full }) }),
   };

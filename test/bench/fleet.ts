@@ -27,8 +27,13 @@ export class BenchFleet implements AsyncDisposable {
     return this.sandbox.producer(this.env);
   }
 
-  async submit(input: string, out: string, ...options: string[]): Promise<string> {
-    const args = ["submit", "caption", input, "--out", out, "--model", "demo-caption", ...options];
+  submit(input: string, out: string, ...options: string[]): Promise<string> {
+    return this.submitTask("caption", [input, "--model", "demo-caption", ...options], out);
+  }
+
+  /** `args`: the input, and options. Gives the job's id. */
+  async submitTask(task: string, given: readonly string[], out: string): Promise<string> {
+    const args = ["submit", task, ...given, "--out", out];
     const { code, stdout, stderr } = await capfleet(this.env, ...args);
     if (code !== 0) throw new Error(stderr);
     return stdout.trim();
