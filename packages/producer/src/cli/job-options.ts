@@ -3,6 +3,7 @@ import { many, someText, wholeNumber } from "@capfleet/shared/command-line";
 import {
   CapfleetError,
   DEFAULT_MAX_ERROR_RATE,
+  FORMATS,
   type Format,
   JOB_TASKS,
   type JobTask,
@@ -67,6 +68,14 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
       "--keep <name>",
       "a further field that every row gets as `kept`; may be repeated",
       many(someText(1_000), 100),
+    )
+    .addOption(
+      new Option(
+        "--format <format>",
+        "what is written beside the rows, below data/: a Parquet file or a tar with images for each shard",
+      )
+        .choices(FORMATS)
+        .default("jsonl"),
     )
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));

@@ -70,6 +70,7 @@ function run(label: (image: string) => Promise<object>, signal = new AbortContro
     intents: new Intents(state),
     admit: pLimit(atOnce),
     label: ({ image }) => label(image!),
+    fetch: async () => {},
   };
   return runShard({ job: job.id, shard: 0, out: out.uri, retries: 0, rows: 0, failed: 0 }, context, signal);
 }
