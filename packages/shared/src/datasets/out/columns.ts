@@ -23,6 +23,8 @@ export interface Column {
   name: string;
   /** The column's part of the schema: itself, and what is in it. */
   schema: SchemaElement[];
+  /** Numbers that nobody looks for by value, and that hardly come twice. */
+  isVector: boolean;
   /** Null where the line has nothing there. */
   find(line: Line): unknown;
 }
@@ -156,7 +158,9 @@ function listOf(element: Type): Type {
 }
 
 function column(name: string, type: Type, find: (line: Line) => unknown): Column {
-  return { name, schema: type(name), find: (line) => find(line) ?? null };
+  const schema = type(name);
+  const isVector = schema.at(-1)!.type === "FLOAT";
+  return { name, schema, isVector, find: (line) => find(line) ?? null };
 }
 
 const some = (wanted: boolean, column: Column): Column[] => (wanted ? [column] : []);

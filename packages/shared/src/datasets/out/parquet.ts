@@ -7,10 +7,11 @@ import type { Column, Line } from "./columns.ts";
 const GROUP_BYTES = 16 * 1024 * 1024;
 const GROUP_ROWS = 100_000;
 
-/** The file's bytes. The same lines, in whatever chunks they come, give the same bytes. */
+/** The file's bytes. The same lines, in whatever chunks they come, give the same bytes. `groupBytes` is for tests. */
 export async function* parquetFile(
   columns: readonly Column[],
   lines: AsyncIterable<Line[]> | Iterable<Line[]>,
+  groupBytes: number = GROUP_BYTES,
 ): AsyncGenerator<Uint8Array> {
   const sink = new ByteWriter();
   const root = { name: "root", num_children: columns.length };
@@ -19,7 +20,10 @@ export async function* parquetFile(
   let group = columns.map((): unknown[] => []);
   let bytes = 0;
   const flush = () => {
-    file.write({ columnData: columns.map(({ name }, i) => ({ name, data: group[i]! })), rowGroupSize: GROUP_ROWS });
+    const columnData = columns.map(({ name, isVector }, i) => {
+      return { name, data: group[i]!, ...(isVector && { encoding: "PLAIN" as const, statistics: false }) };
+    });
+    file.write({ columnData, rowGroupSize: GROUP_ROWS });
     group = columns.map(() => []);
     bytes = 0;
     return taken(sink);
@@ -31,7 +35,7 @@ export async function* parquetFile(
         group[i]!.push(value);
         bytes += weigh(value);
       }
-      if (bytes >= GROUP_BYTES || group[0]!.length === GROUP_ROWS) yield flush();
+      if (bytes >= groupBytes || group[0]!.length === GROUP_ROWS) yield flush();
     }
   }
   if (group[0]!.length > 0) yield flush();
