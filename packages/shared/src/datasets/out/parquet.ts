@@ -4,7 +4,7 @@ import { CAPFLEET_VERSION } from "../../contract/job.ts";
 import type { Column, Line } from "./columns.ts";
 
 /** A row group is written when its values weigh so much: it is all that is in memory. */
-const GROUP_BYTES = 16 * 1024 * 1024;
+const GROUP_BYTES = 8 * 1024 * 1024;
 const GROUP_ROWS = 100_000;
 
 /** The file's bytes. The same lines, in whatever chunks they come, give the same bytes. `groupBytes` is for tests. */
