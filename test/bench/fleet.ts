@@ -51,6 +51,15 @@ export function residentMb(pid: number): number {
   return Number(kb) / 1024;
 }
 
+/** The most memory that a process has had, in MB; 0 for one that has ended. */
+export function peakMb(pid: number): number {
+  try {
+    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+  } catch {
+    return 0;
+  }
+}
+
 /** Slope of the least-squares line. */
 export function slope(points: readonly { x: number; y: number }[]): number {
   const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;

@@ -1,6 +1,6 @@
 /**
- * A fake in front of a real S3 server: passes everything on, or answers 503 as an overloaded store does. A real server
- * can't be told to be overloaded.
+ * A fake in front of a real S3 server: passes everything on, or answers 503 as an overloaded store does, or lets requests
+ * wait. A real server can't be told to.
  */
 import { createServer, request } from "node:http";
 
@@ -11,6 +11,10 @@ export interface FlakyProxy {
   endpoint: string;
   /** While true every request is answered with 503. */
   failing: boolean;
+  /** Requests that it is true for get no answer and do nothing. */
+  holds: (method: string, path: string) => boolean;
+  /** What has been held, as method and path. */
+  held: string[];
   /** Requests that were answered with 503. */
   refused: number;
   close(): Promise<void>;
@@ -23,6 +27,11 @@ export async function flakyProxy(target: string): Promise<FlakyProxy> {
       proxy.refused += 1;
       incoming.resume();
       outgoing.writeHead(503, { "content-type": "application/xml" }).end(SLOW_DOWN);
+      return;
+    }
+    const what = [incoming.method!, decodeURI(incoming.url!)] as const;
+    if (proxy.holds(...what)) {
+      proxy.held.push(what.join(" "));
       return;
     }
     // The Host header stays the client's: it is part of what the client has signed.
@@ -38,6 +47,8 @@ export async function flakyProxy(target: string): Promise<FlakyProxy> {
   const proxy: FlakyProxy = {
     endpoint: `http://127.0.0.1:${(server.address() as { port: number }).port}`,
     failing: false,
+    holds: () => false,
+    held: [],
     refused: 0,
     close: async () => {
       server.closeAllConnections();

@@ -48,13 +48,14 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   const redis = connectRedis(config.redisUrl, "patient");
   const labeler = new Labeler(host, stores, config);
   let isFirst = true;
-  const label: ShardContext["label"] = async (record, job, signal) => {
-    const fields = await labeler.label(record, job, signal);
+  const label: ShardContext["label"] = async (record, job, signal, keep) => {
+    const fields = await labeler.label(record, job, signal, keep);
     if (isFirst) labelled();
     isFirst = false;
     return fields;
   };
-  const context = { stores, intents: new Intents(state), admit: labeler.admit, label };
+  const fetch: ShardContext["fetch"] = (record, signal, keep) => labeler.fetch(record, signal, keep);
+  const context = { stores, intents: new Intents(state), admit: labeler.admit, label, fetch };
   const engines = models.map(({ ref }) => ref);
   const consumer = new Consumer(engines, options.slots, redis, context, log);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;

@@ -46,6 +46,7 @@ export function summaryText(summary: Summary, out: string): string {
     `task     ${task} with ${provenance.engines.map(engineText).join(" and ")}`,
     ...(summary.pairs ? pairLines(summary.pairs, out) : []),
     `results  ${out}results/`,
+    ...(summary.files ? [`data     ${out}data/ (${plural(summary.files, "file")})`] : []),
     `job      ${summary.id}`,
   ];
   if (failed > 0) lines.push(`see them with: capfleet results ${summary.id} --errors`);

@@ -3,6 +3,7 @@ import { many, numberFrom, someText, wholeNumber } from "@capfleet/shared/comman
 import {
   CapfleetError,
   DEFAULT_MAX_ERROR_RATE,
+  FORMATS,
   type Format,
   JOB_TASKS,
   type JobTask,
@@ -72,6 +73,14 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
       "--max-error-rate <x>",
       "stop when a larger part of the rows fails, once there are 1,000 (default: 0.5)",
       numberFrom(0, 1),
+    )
+    .addOption(
+      new Option(
+        "--format <format>",
+        "what is written beside the rows, below data/: a Parquet file or a tar with images for each shard",
+      )
+        .choices(FORMATS)
+        .default("jsonl"),
     )
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));

@@ -3,13 +3,14 @@
  * reads what it prints.
  */
 import { numberFrom, runToEnd } from "@capfleet/shared/command-line";
-import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
+import { CAPFLEET_VERSION, FORMATS } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
 import { type Context, openContext } from "./context.ts";
-import { change, type ResultsOptions, results, status, submit, watch } from "./control.ts";
+import { change, status, submit, watch } from "./control.ts";
 import { deleteJob } from "./delete.ts";
 import { doctor } from "./doctor.ts";
 import { addJobOptions, askedJob, DEFAULT_MODELS, type JobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
+import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
 import { serve } from "./serve.ts";
@@ -113,15 +114,27 @@ onJob("retry", "Do again what failed and may succeed: rows of a finished job, th
 
 program
   .command("results")
-  .description("Print a job's rows as JSON lines, in input order.")
+  .description("Print a job's rows as JSON lines, in input order; or write them as a dataset.")
   .argument("<job>", "a job's id or output")
+  .argument("[uri]", "with --to: an empty prefix or folder")
+  .addOption(new Option("--to <format>", "write a finished job's labelled rows to <uri>, in parts").choices(FORMATS))
   .option("--errors", "only rows that failed", false)
   .option("--kept", "capfilt, filter: only the texts that were kept, a line each", false)
   .addHelpText(
     "after",
-    "\nExamples:\n  capfleet results ./labels\n  capfleet results s3://labels/today/ --errors\n  capfleet results ./cleaned --kept",
+    `
+The same command again goes on with an interrupted export.
+
+Examples:
+  capfleet results ./labels
+  capfleet results s3://labels/today/ --errors
+  capfleet results ./cleaned --kept
+  capfleet results ./labels --to parquet ./table
+  capfleet results s3://labels/today/ --to webdataset s3://train/today/`,
   )
-  .action((job: string, options: ResultsOptions) => withContext("silent", (context) => results(job, options, context)));
+  .action((job: string, uri: string | undefined, options: ResultsOptions) =>
+    withContext("silent", (context) => results(job, uri, options, context)),
+  );
 
 program
   .command("delete")

@@ -19,6 +19,7 @@ import {
 import type { Model } from "@capfleet/shared/models";
 import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { monotonicFactory } from "ulid";
+import { checkFormat } from "../export/formats.ts";
 import { type Columns, checkInput, parseInput, resolveInput } from "../plan/input.ts";
 import { type JobStates, newState } from "./states.ts";
 
@@ -61,6 +62,7 @@ export async function createJob(
   states: JobStates,
 ): Promise<CreatedJob> {
   const { task, limit, shardSize, format, lane } = request;
+  checkFormat(task, format, "--format");
   for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
   const input = await resolveInput(parseInput(request.input, request.columns), stores);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);

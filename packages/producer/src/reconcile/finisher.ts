@@ -11,6 +11,7 @@ import type { JobStates } from "../jobs/states.ts";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { writeReport } from "../report/report.ts";
 import type { Reason } from "./backoff.ts";
+import { sweepData } from "./sweep.ts";
 import type { JobTracker } from "./tracker.ts";
 
 /** Safe to repeat: a producer that dies in the middle has cost nothing. */
@@ -25,7 +26,8 @@ export async function endJob(
   // A producer that has just taken the job up may not have looked yet.
   const plan = tracker.plan ?? (await readPlan(store));
   const now = new Date();
-  const { rows, failed, warned, errors, pairs } = tally.sums;
+  const { rows, failed, warned, errors, pairs, files } = tally.sums;
+  if (file.spec.format !== "jsonl") await sweepData(store, files ?? 0);
   const summary: Summary = {
     schema: SCHEMA_VERSION,
     id: file.id,
@@ -41,6 +43,7 @@ export async function endJob(
     warned,
     errors,
     ...(pairs && { pairs }),
+    ...(files && { files }),
     created: file.created,
     ended: now.toISOString(),
     seconds: (now.getTime() - Date.parse(file.created)) / 1_000,

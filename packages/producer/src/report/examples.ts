@@ -3,6 +3,7 @@ import { type InputRecord, layout, type Pair, type ResultRow } from "@capfleet/s
 import { openImage } from "@capfleet/shared/datasets";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import sharp from "sharp";
+import { readLines } from "../jobs/lines.ts";
 
 export interface Example {
   id: string;
@@ -30,8 +31,8 @@ export async function findExamples(store: Store, stores: Stores): Promise<Map<Ki
     if (shard === null) continue;
     // A row stands in the place of its record, which says where in a tar the image is.
     const [rows, records] = [
-      await linesOf<ResultRow>(store, key),
-      await linesOf<InputRecord>(store, layout.shard(shard)),
+      await readLines<ResultRow>(store, key),
+      await readLines<InputRecord>(store, layout.shard(shard)),
     ];
     for (const [i, { pairs = [] }] of rows.entries()) {
       for (const pair of pairs) {
@@ -50,11 +51,6 @@ export async function findExamples(store: Store, stores: Stores): Promise<Map<Ki
     examples.set(kind, shown);
   }
   return examples;
-}
-
-async function linesOf<Line>(store: Store, key: string): Promise<Line[]> {
-  const text = (await store.read(key)).bytes.toString("utf8").trimEnd();
-  return text.split("\n").map((line) => JSON.parse(line) as Line);
 }
 
 /** Null where the image is gone, or is none that can be shown: the report is there all the same. */

@@ -135,6 +135,8 @@ export const sumsSchema = z.object({
   errors: z.record(z.string(), z.number().int()),
   /** capfilt, filter. */
   pairs: z.object({ web: pairSumsSchema, synthetic: pairSumsSchema }).optional(),
+  /** Jobs with a format beside JSONL: the files that the rows name, one a shard that has labelled rows. */
+  files: z.number().int().optional(),
 });
 export type Sums = z.infer<typeof sumsSchema>;
 
@@ -176,7 +178,8 @@ export const addSums = (a: Sums, b: Sums): Sums => {
   for (const [code, n] of Object.entries(b.errors)) errors[code] = (errors[code] ?? 0) + n;
   const pairs = a.pairs && b.pairs ? addPairs(a.pairs, b.pairs) : (a.pairs ?? b.pairs);
   const sums = { rows: a.rows + b.rows, failed: a.failed + b.failed, warned: a.warned + b.warned, errors };
-  return pairs ? { ...sums, pairs } : sums;
+  const files = (a.files ?? 0) + (b.files ?? 0);
+  return { ...sums, ...(pairs && { pairs }), ...(files > 0 && { files }) };
 };
 
 type Pairs = NonNullable<Sums["pairs"]>;
@@ -193,11 +196,13 @@ const addPairs = (a: Pairs, b: Pairs): Pairs => ({
 
 export const NO_SUMS: Sums = { rows: 0, failed: 0, warned: 0, errors: {} };
 
-export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings" | "pairs">>): Sums {
+/** Of the rows of one shard. */
+export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings" | "pairs" | "data">>): Sums {
   const sums: Sums = { ...NO_SUMS, errors: {} };
-  for (const { error, warnings, pairs } of rows) {
+  for (const { error, warnings, pairs, data } of rows) {
     sums.rows += 1;
     if (warnings) sums.warned += 1;
+    if (data) sums.files = 1;
     if (pairs) sums.pairs ??= { web: noPairs(), synthetic: noPairs() };
     for (const { origin, itm, kept } of pairs ?? []) {
       const counts = sums.pairs![origin];

@@ -1,6 +1,7 @@
 export { FileStore } from "./file.ts";
 export { compareKeys } from "./key.ts";
 export { probeConditionalWrites } from "./probe.ts";
+export { Spool, type Spooled } from "./spool.ts";
 export type {
   ListOptions,
   ObjectInfo,

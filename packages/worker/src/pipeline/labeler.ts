@@ -16,16 +16,14 @@ import {
   type TaskSpec,
   textsOf,
 } from "@capfleet/shared/contract";
-import type { ImageSource } from "@capfleet/shared/datasets";
+import { Budget, fetchImage, type ImageSource } from "@capfleet/shared/datasets";
 import type { Stores } from "@capfleet/shared/storage";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { EngineInfo } from "../engine/engine.ts";
 import type { EngineHost } from "../engine/host.ts";
 import { decode } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
-import { Budget } from "./budget.ts";
 import { capfilt } from "./capfilt.ts";
-import { fetchImage } from "./fetch.ts";
 import { fieldsOf } from "./fields.ts";
 
 /** Encoded images in memory. */
@@ -34,6 +32,9 @@ const FETCHED_BYTES = 256 * 1024 * 1024;
 const BATCH_WAIT_MS = 10;
 /** Batches that fetch and decode may be ahead of inference. */
 const BATCHES_AHEAD = 4;
+
+/** Takes an image's bytes, which may be used again once it is done with them. */
+export type Keep = (bytes: Buffer) => Promise<void>;
 
 export interface Limits {
   maxImageBytes: number;
@@ -61,8 +62,8 @@ export class Labeler {
     this.admit = pLimit(largest * BATCHES_AHEAD);
   }
 
-  /** The task's fields of a row. Throws row errors and shard errors. */
-  async label(record: InputRecord, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>> {
+  /** The task's fields of a row. `keep` gets the image's bytes. Throws row errors and shard errors. */
+  async label(record: InputRecord, job: JobFile, signal: AbortSignal, keep?: Keep): Promise<Partial<ResultRow>> {
     const { engines, task } = job.spec;
     const found = engines.map(({ digest, model }) => {
       const batcher = this.#batchers.get(digest);
@@ -71,7 +72,7 @@ export class Labeler {
     });
     const texts = record.texts ?? givenTexts(task);
     const sizes = found.map(({ image }) => image);
-    const pixels = needsImage(task) ? await this.#pixels(record, sizes, signal) : [NO_PIXELS];
+    const pixels = needsImage(task) ? await this.#pixels(record, sizes, signal, keep) : [NO_PIXELS];
     const roles = this.#rolesOf(task);
     const ask = (role: number, texts: readonly string[]) =>
       found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
@@ -86,14 +87,22 @@ export class Labeler {
     return fieldsOf(task, texts, await ask(0, texts));
   }
 
+  /** Gives `keep` a record's image and does nothing else with it. Throws row errors and shard errors. */
+  async fetch(record: ImageSource, signal: AbortSignal, keep: Keep): Promise<void> {
+    const { bytes, release } = await this.#fetch(record, signal);
+    await keep(bytes).finally(release);
+  }
+
   /** The image in each of the sizes; decoded once for those that are the same. */
   async #pixels(
     record: ImageSource,
     sizes: readonly EngineInfo["image"][],
     signal: AbortSignal,
+    keep?: Keep,
   ): Promise<Uint8Array[]> {
-    const { maxImageBytes, maxImagePixels: maxPixels } = this.#limits;
-    const { bytes, release } = await fetchImage(record, this.#stores, maxImageBytes, this.#budget, signal);
+    const { maxImagePixels: maxPixels } = this.#limits;
+    const { bytes, release } = await this.#fetch(record, signal);
+    const kept = keep?.(bytes);
     const decoded = new Map<string, Promise<Uint8Array>>();
     for (const size of sizes) {
       const key = `${size.width} ${size.height}`;
@@ -104,7 +113,12 @@ export class Labeler {
         );
     }
     const all = sizes.map(({ width, height }) => decoded.get(`${width} ${height}`)!);
-    return Promise.all(all).finally(release);
+    const [pixels] = await Promise.all([Promise.all(all), kept]).finally(release);
+    return pixels;
+  }
+
+  #fetch(record: ImageSource, signal: AbortSignal) {
+    return fetchImage(record, this.#stores, this.#limits.maxImageBytes, this.#budget, signal);
   }
 
   #rolesOf(task: JobTaskSpec): KeyedTask[] {

@@ -1,10 +1,11 @@
 /**
  * One shard, from its records to its committed rows:
  *
- *   read job, shard and intent → label every record (fetch → decode → batch → infer) → commit
+ *   read job, shard and intent → label every record (fetch → decode → batch → infer) → write its data file → commit
  *
  * Row errors become rows. Anything else that goes wrong throws out of here, and the shard will be tried again: nothing
- * has been written by then. The commit is one conditional PUT, so that a shard which two workers finish has one result.
+ * that counts has been written by then. The commit is one conditional PUT, so that a shard which two workers finish has
+ * one result.
  */
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -23,8 +24,11 @@ import {
   shardEndSchema,
   sumRows,
 } from "@capfleet/shared/contract";
+import type { ImageSource } from "@capfleet/shared/datasets";
 import { parseUri, type Store, type Stores } from "@capfleet/shared/storage";
+import { openImages, writeData } from "./data.ts";
 import type { Intents } from "./intent.ts";
+import type { Keep } from "./labeler.ts";
 
 export interface ShardTask {
   job: string;
@@ -52,8 +56,10 @@ export interface ShardContext {
   intents: Intents;
   /** Runs a record's work when the pipeline has room for it. */
   admit<T>(work: () => Promise<T>): Promise<T>;
-  /** Labels one record; row errors throw as well. */
-  label(record: InputRecord, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>>;
+  /** Labels one record, and gives `keep` its image; row errors throw as well. */
+  label(record: InputRecord, job: JobFile, signal: AbortSignal, keep?: Keep): Promise<Partial<ResultRow>>;
+  /** Only gives `keep` the image. */
+  fetch(record: ImageSource, signal: AbortSignal, keep: Keep): Promise<void>;
 }
 
 /** Throws shard errors, or the signal's reason when it is aborted. */
@@ -66,20 +72,24 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   const file = await readJob(store);
   if (needsImage(file.spec.task)) await checkMounted(file.spec.input.uri);
   const records = await readShard(store, shard);
+  await using images = await openImages(file.spec);
 
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const rows = await Promise.all(
     records.map(async (record, i): Promise<ResultRow> => {
       const known = before?.rows[i];
-      if (known && !needsRetry(known, progress.retries)) return known;
-      const row: ResultRow = await context
-        .admit(() => labelRecord(record, file, context, either))
-        .catch((thrown: unknown) => {
-          // The first failure settles the shard; what has not begun yet need not begin.
-          stop.abort(thrown);
-          throw thrown;
-        });
+      const isKnown = known && !needsRetry(known, progress.retries);
+      if (isKnown && (known.error || !images)) return known;
+      const keep = images ? (bytes: Buffer) => images.keep(i, bytes, record.member?.name ?? record.image!) : undefined;
+      const work = () =>
+        isKnown ? fetchAgain(record, known, context, either, keep!) : labelRecord(record, file, context, either, keep);
+      const row = await context.admit<ResultRow>(work).catch((thrown: unknown) => {
+        // The first failure settles the shard; what has not begun yet need not begin.
+        stop.abort(thrown);
+        throw thrown;
+      });
+      if (isKnown) return row;
       progress.rows += 1;
       if (row.error) progress.failed += 1;
       if (!row.error || progress.retries === 0) return row;
@@ -89,13 +99,30 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
     if (thrown instanceof Cancelled) return null;
     throw thrown;
   });
-  if (rows === null || (await context.intents.of(job)) === "cancelled") return { outcome: "withdrawn" };
+  if (rows === null) return { outcome: "withdrawn" };
 
-  const body = `${rows.map((row) => JSON.stringify(row)).join("\n")}\n`;
-  // A worker that dies before this line has cost its work and nothing else; after it, nothing at all.
+  const data = await writeData(store, file.spec, shard, records, rows, images);
+  const drop = async (name: string | null | undefined) => {
+    // What stays all the same is taken away when the job ends.
+    if (name) await store.delete(name).catch(() => {});
+  };
+  if ((await context.intents.of(job)) === "cancelled") {
+    await drop(data);
+    return { outcome: "withdrawn" };
+  }
+  const named = rows.map((row, i) => nameData(row, images && !images.has(i) ? null : data));
+  const body = `${named.map((row) => JSON.stringify(row)).join("\n")}\n`;
+  // A worker that dies before this line has cost its work and a data file that nothing names; after it, nothing at all.
+  // The same goes for a PUT that throws: the server may have done it, so the data file must stay.
   const key = layout.result(shard);
   const put = before ? await store.putIfMatch(key, body, before.etag) : await store.putIfAbsent(key, body);
-  return put.outcome === "written" ? { outcome: "committed", sums: sumRows(rows) } : { outcome: "already" };
+  await drop(put.outcome === "written" ? before?.rows.find((row) => row.data)?.data : data);
+  return put.outcome === "written" ? { outcome: "committed", sums: sumRows(named) } : { outcome: "already" };
+}
+
+/** A labelled row with the name of the file that it is in. */
+function nameData({ data: _, ...row }: ResultRow, data: string | null): ResultRow {
+  return row.error || data === null ? row : { ...row, data };
 }
 
 /** What an earlier attempt committed; null where nothing is. Only a retry looks into it. */
@@ -110,7 +137,7 @@ async function readResult(store: Store, { shard, retries }: ShardTask) {
 
 class Cancelled extends Error {}
 
-async function labelRecord(record: InputRecord, job: JobFile, context: ShardContext, signal: AbortSignal) {
+async function labelRecord(record: InputRecord, job: JobFile, context: ShardContext, signal: AbortSignal, keep?: Keep) {
   const { id, image, member, kept } = record;
   const own = { id, image, ...(member && { member: member.name }), ...(kept && { kept }) };
   // A line that was no record when it was planned keeps the error that the planner gave it.
@@ -118,12 +145,34 @@ async function labelRecord(record: InputRecord, job: JobFile, context: ShardCont
   try {
     signal.throwIfAborted();
     if ((await context.intents.of(job.id)) === "cancelled") throw new Cancelled();
-    return { ...own, ...(await context.label(record, job, signal)) };
+    return { ...own, ...(await context.label(record, job, signal, keep)) };
   } catch (thrown) {
     if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
     return { ...own, error: { code: thrown.code, message: thrown.message, retryable: thrown.retryable } };
   }
 }
+
+/** The tar of a shard is written anew, whole: a row that stays as it is needs its image again. */
+async function fetchAgain(
+  record: InputRecord,
+  row: ResultRow,
+  context: ShardContext,
+  signal: AbortSignal,
+  keep: Keep,
+): Promise<ResultRow> {
+  try {
+    signal.throwIfAborted();
+    await context.fetch(record, signal, keep);
+    return row;
+  } catch (thrown) {
+    if (!(thrown instanceof CapfleetError) || thrown.scope !== "row") throw thrown;
+    // The label holds all the same; the tar has to do without.
+    const warning = `${GONE}: ${thrown.code}`;
+    return { ...row, warnings: [...(row.warnings ?? []).filter((text) => !text.startsWith(GONE)), warning] };
+  }
+}
+
+const GONE = "the image could not be read again for the tar";
 
 /** A disk that is not mounted here must not turn every record into a row that says "not found". */
 async function checkMounted(input: string): Promise<void> {

@@ -59,7 +59,7 @@ afterEach(async () => {
 
 function consume(label: ShardContext["label"]): void {
   const intents = new Intents(stores.at(`${sandbox.path("state")}/`));
-  const context: ShardContext = { stores, intents, admit: (work) => work(), label };
+  const context: ShardContext = { stores, intents, admit: (work) => work(), label, fetch: async () => {} };
   consumer = new Consumer([engine], 2, redis, context, createLog("test", "silent"));
 }
 

@@ -75,6 +75,7 @@ function run(
     intents: new Intents(state),
     admit: pLimit(atOnce),
     label: ({ image }) => label(image!),
+    fetch: async () => {},
   };
   return runShard({ job: job.id, shard: 0, out: out.uri, retries, rows: 0, failed: 0 }, context, signal);
 }

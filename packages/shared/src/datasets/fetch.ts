@@ -1,8 +1,8 @@
 /** A record's image, from wherever it is, into memory. */
-import { CapfleetError } from "@capfleet/shared/contract";
-import { type ImageSource, openImage } from "@capfleet/shared/datasets";
-import type { Stores } from "@capfleet/shared/storage";
+import { CapfleetError } from "../contract/errors.ts";
+import type { Stores } from "../storage/index.ts";
 import type { Budget } from "./budget.ts";
+import { type ImageSource, openImage } from "./image.ts";
 
 export interface Fetched {
   bytes: Buffer;
@@ -11,15 +11,15 @@ export interface Fetched {
 }
 
 /**
- * The image of a record that has one. Throws row errors (IMAGE_NOT_FOUND, IMAGE_EMPTY, IMAGE_TOO_LARGE,
+ * The image of a record that has one; waits for room in the budget, where there is one. Throws row errors (IMAGE_NOT_FOUND, IMAGE_EMPTY, IMAGE_TOO_LARGE,
  * IMAGE_URI_INVALID, IMAGE_CHANGED) and shard errors (the store's own: access, credentials, availability).
  */
 export async function fetchImage(
   { image, member }: ImageSource,
   stores: Stores,
   maxBytes: number,
-  budget: Budget,
-  signal: AbortSignal,
+  budget?: Budget,
+  signal?: AbortSignal,
 ): Promise<Fetched> {
   const uri = image!;
   const name = member ? `${member.name} in ${uri}` : uri;
@@ -27,7 +27,7 @@ export async function fetchImage(
     if (member && (member.size === 0 || member.size > maxBytes)) throw sizeError(member.size, name, maxBytes);
     const { body, size } = await openImage({ image, member }, stores, signal);
     const isTooLarge = size !== null && size > maxBytes;
-    const release = isTooLarge ? () => {} : await budget.acquire(size ?? maxBytes);
+    const release = isTooLarge || !budget ? () => {} : await budget.acquire(size ?? maxBytes);
     try {
       return { bytes: await collect(body, name, maxBytes), release };
     } catch (thrown) {

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Budget } from "../../src/pipeline/budget.ts";
-import { fetchImage } from "../../src/pipeline/fetch.ts";
+import { Budget } from "../../src/datasets/budget.ts";
+import { fetchImage } from "../../src/datasets/fetch.ts";
 
 let folder: string;
 let image: string;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Budget } from "../../src/pipeline/budget.ts";
+import { Budget } from "../../src/datasets/budget.ts";
 
 test("bytes are handed out up to the total, and waiters are served in order", async () => {
   const budget = new Budget(10);
