@@ -75,7 +75,7 @@ export function isHttps(uri: string): boolean {
 /** An https:// URL, without a fragment. Throws INVALID_URI for one that holds credentials; the message doesn't repeat it. */
 export function parseHttps(text: string): URL {
   const url = URL.parse(text);
-  if (url === null) throw invalid(text, "is not a valid https:// URL");
+  if (url?.protocol !== "https:") throw invalid(text, "is not a valid https:// URL");
   if (url.username !== "" || url.password !== "")
     throw new CapfleetError("INVALID_URI", `an https:// URL of ${url.host} holds a user name or password`);
   url.hash = "";
