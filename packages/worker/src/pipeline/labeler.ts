@@ -21,7 +21,7 @@ import type { Stores } from "@capfleet/shared/storage";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { EngineInfo } from "../engine/engine.ts";
 import type { EngineHost } from "../engine/host.ts";
-import { decode } from "../pixels/index.ts";
+import { decodeAll } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { Budget } from "./budget.ts";
 import { capfilt } from "./capfilt.ts";
@@ -86,7 +86,7 @@ export class Labeler {
     return fieldsOf(task, texts, await ask(0, texts));
   }
 
-  /** The image in each of the sizes; decoded once for those that are the same. */
+  /** The image in each of the sizes; those that are equal share their pixels. */
   async #pixels(
     record: ImageSource,
     sizes: readonly EngineInfo["image"][],
@@ -94,17 +94,12 @@ export class Labeler {
   ): Promise<Uint8Array[]> {
     const { maxImageBytes, maxImagePixels: maxPixels } = this.#limits;
     const { bytes, release } = await fetchImage(record, this.#stores, maxImageBytes, this.#budget, signal);
-    const decoded = new Map<string, Promise<Uint8Array>>();
-    for (const size of sizes) {
-      const key = `${size.width} ${size.height}`;
-      if (!decoded.has(key))
-        decoded.set(
-          key,
-          this.#decoding(() => decode(bytes, size, { maxPixels })),
-        );
-    }
-    const all = sizes.map(({ width, height }) => decoded.get(`${width} ${height}`)!);
-    return Promise.all(all).finally(release);
+    const different = new Map(sizes.map((size) => [`${size.width} ${size.height}`, size]));
+    const decoded = await this.#decoding(() => decodeAll(bytes, [...different.values()], { maxPixels })).finally(
+      release,
+    );
+    const keys = [...different.keys()];
+    return sizes.map(({ width, height }) => decoded[keys.indexOf(`${width} ${height}`)]!);
   }
 
   #rolesOf(task: JobTaskSpec): KeyedTask[] {
