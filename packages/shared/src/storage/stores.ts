@@ -29,6 +29,7 @@ const StoreConfig = z
     secretAccessKey: z.string().min(1).optional(),
     sessionToken: z.string().min(1).optional(),
     pathStyle: z.boolean().optional(),
+    requesterPays: z.boolean().optional(),
     timeoutMs: z.int().min(100).max(600_000).optional(),
   })
   .refine((store) => (store.accessKeyId === undefined) === (store.secretAccessKey === undefined), {
