@@ -2,10 +2,20 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import ipaddr from "ipaddr.js";
 import * as z from "zod";
 import { CapfleetError } from "./contract/errors.ts";
 
 const count = (max: number) => z.coerce.number().int().min(1).max(max);
+
+/** What is between commas, without what is empty. */
+const list = z.string().transform((text) => {
+  const parts = text.split(",").map((part) => part.trim());
+  return parts.filter((part) => part !== "");
+});
+const HOST = /^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$/;
+const isHost = (text: string) => HOST.test(text);
+const isNetwork = (text: string) => ipaddr.IPv4.isValidCIDRFourPartDecimal(text) || ipaddr.IPv6.isValidCIDR(text);
 
 const settingsSchema = z.object({
   /** Where jobs and models are kept: s3:// or file:// prefix, or a folder. */
@@ -20,6 +30,15 @@ const settingsSchema = z.object({
   CAPFLEET_MAX_IMAGE_BYTES: count(2 ** 31 - 1).default(64 * 1024 * 1024),
   /** Largest image that is decoded, in pixels; the default is PIL's decompression-bomb limit. */
   CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
+  /** The web servers that https:// images may come from: `*` (all that are public), names, and `*.name`. */
+  CAPFLEET_HTTPS_HOSTS: list
+    .transform((hosts) => hosts.map((host) => host.toLowerCase()))
+    .refine((hosts) => hosts.every(isHost), "must be *, or names such as images.example.com and *.cdn.example.com")
+    .default([]),
+  /** Addresses that https:// images may come from although they are not public. */
+  CAPFLEET_HTTPS_NETWORKS: list
+    .refine((networks) => networks.every(isNetwork), "must be networks such as 10.1.0.0/16 and fd00:1::/64")
+    .default([]),
   /** Seconds that a stopping worker may spend on finishing shards. */
   CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
 });
@@ -32,6 +51,8 @@ export interface Config {
   engines: string | null;
   maxImageBytes: number;
   maxImagePixels: number;
+  httpsHosts: string[];
+  httpsNetworks: string[];
   graceSeconds: number;
 }
 
@@ -54,6 +75,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     engines: settings.CAPFLEET_ENGINES ?? null,
     maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
     maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
+    httpsHosts: settings.CAPFLEET_HTTPS_HOSTS,
+    httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
   };
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real S3 server for tests: a Ceph cluster of one node, in memory, behind its RADOS Gateway.
 #   ceph.sh DIR GATEWAY_PORT MONITOR_PORT ACCESS_KEY SECRET_KEY
-# Prints "ready" when the gateway answers and its user exists, then runs until standard input closes, which it does
+# Prints "ready" when the gateway answers and its users exist, then runs until standard input closes, which it does
 # however the parent ends; then stops the cluster and removes DIR. Should this script itself be killed, the kernel ends
 # the daemons (--pdeathsig). Needs Debian's radosgw, ceph-mon, ceph-osd, ceph-common. No manager daemon: nothing here
 # asks for statistics.
@@ -83,7 +83,10 @@ daemon ceph-osd -c ceph.conf -i 0 -f
 wait_for grep -q 'booting -> active' run/osd.0.log # a gateway that is there first hangs for 5 s
 daemon radosgw -c ceph.conf -n client.rgw -f
 wait_for listening
-radosgw-admin -c ceph.conf -n client.rgw user create --uid=test --display-name=test \
-  --access-key="$access" --secret-key="$secret"
+user() {
+  radosgw-admin -c ceph.conf -n client.rgw user create --uid="$1" --display-name="$1" --access-key="$2" --secret-key="$3"
+}
+user test "$access" "$secret"
+user other "other-$access" "other-$secret" # one who owns nothing
 echo ready >&3
 cat >/dev/null

@@ -3,11 +3,12 @@
  * SKIPPED and why; under CI that is a failure.
  */
 import type { TestProject } from "vitest/node";
-import { type S3Server, startS3 } from "./ceph.ts";
+import { type RunningS3, type S3Server, startS3 } from "./ceph.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
     s3: S3Server | { skipped: string };
+    s3Other: RunningS3["other"];
   }
 }
 
@@ -17,9 +18,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
     if (process.env.CI) throw new Error(`the S3 tests can't run: ${s3.skipped}`);
     console.error(`SKIPPED the S3 tests: ${s3.skipped}`);
     project.provide("s3", s3);
+    project.provide("s3Other", null);
     return async () => {};
   }
-  const { stop, ...server } = s3;
+  const { stop, other, ...server } = s3;
   project.provide("s3", server);
+  project.provide("s3Other", other);
   return stop;
 }

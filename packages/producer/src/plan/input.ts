@@ -1,15 +1,23 @@
 /** A job's input: what kind it is, whether it can be read, and the dataset that it stands for. */
-import { CapfleetError, type Input, inputSchema, type JobTaskSpec, textsOf } from "@capfleet/shared/contract";
+import {
+  CapfleetError,
+  type Input,
+  inputSchema,
+  type JobTaskSpec,
+  needsImage,
+  textsOf,
+} from "@capfleet/shared/contract";
 import {
   checkManifest,
   checkWebdataset,
   type Dataset,
+  type Entry,
   holdsTars,
   manifestDataset,
   prefixDataset,
   webdatasetDataset,
 } from "@capfleet/shared/datasets";
-import { normalizeUri, type Stores } from "@capfleet/shared/storage";
+import { isHttps, normalizeUri, type Stores } from "@capfleet/shared/storage";
 
 /** What the columns of a manifest, or the fields of a tar's json, mean. */
 export interface Columns {
@@ -40,7 +48,7 @@ export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Da
 }
 
 /**
- * Throws INVALID_OPTION (a column of a prefix), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID, or the
+ * Throws INVALID_OPTION (a column of a prefix), INVALID_CONFIG (images on the web, and no host is allowed), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID, or the
  * store's errors, before anything has been created.
  */
 export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores): Promise<void> {
@@ -58,9 +66,18 @@ export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores
     }
     await checkPrefix(input.uri, stores);
   }
-  for await (const _ of openDataset(input, task, stores).entries(null)) return;
+  for await (const entries of openDataset(input, task, stores).entries(null)) return checkWeb(entries, task, stores);
   const nothing = input.kind !== "prefix" ? "no lines" : "no images";
   throw new CapfleetError("INPUT_EMPTY", `${input.uri} holds ${nothing}`);
+}
+
+/** Throws INVALID_CONFIG where one of a dataset's first images is on the web, from where none may come. */
+function checkWeb(entries: Entry[], task: JobTaskSpec, stores: Stores): void {
+  if (!needsImage(task) || stores.https.guard.isOpen) return;
+  const found = entries.find(({ record }) => record.image !== null && !record.error && isHttps(record.image));
+  if (!found) return;
+  const message = `CAPFLEET_HTTPS_HOSTS allows no host on the web, and the input has images such as ${found.record.image}`;
+  throw new CapfleetError("INVALID_CONFIG", message);
 }
 
 /** Throws INVALID_OPTION where the input has no such thing as columns. */

@@ -13,4 +13,4 @@ export type {
   StreamOptions,
 } from "./store.ts";
 export { type StoreConfig, Stores, storesFromEnv } from "./stores.ts";
-export { asFolder, contains, formatUri, type Location, normalizeUri, parseUri, resolveUri } from "./uri.ts";
+export { asFolder, contains, formatUri, isHttps, type Location, normalizeUri, parseUri, resolveUri } from "./uri.ts";

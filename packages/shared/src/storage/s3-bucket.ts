@@ -14,6 +14,8 @@ export interface S3Settings {
   sessionToken?: string | undefined;
   /** `endpoint/bucket/key` instead of `bucket.endpoint/key`; by default where an endpoint is set. */
   pathStyle?: boolean | undefined;
+  /** Says with every request that whoever asks pays for it; buckets whose owner does not pay refuse others. */
+  requesterPays?: boolean | undefined;
   /** How long one attempt waits for an answer, and for the next bytes of a body. Default 20,000. */
   timeoutMs?: number | undefined;
 }
@@ -130,7 +132,20 @@ export class S3Bucket {
       config.responseChecksumValidation = "WHEN_REQUIRED";
     }
     const client = new S3Client(config);
+    if (this.#settings.requesterPays) payAsRequester(client);
     this.#clients.push(client);
     return client;
   }
+}
+
+function payAsRequester(client: S3Client): void {
+  client.middlewareStack.add(
+    (next) => (args) => {
+      const { headers } = args.request as { headers: Record<string, string> };
+      headers["x-amz-request-payer"] = "requester";
+      return next(args);
+    },
+    // Before the step that signs: the header must be part of what is signed.
+    { step: "build", name: "payAsRequester" },
+  );
 }

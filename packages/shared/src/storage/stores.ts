@@ -1,8 +1,13 @@
-/** All stores of a process: one connection for each bucket, with the endpoint and credentials that its prefix calls for. */
+/**
+ * All stores of a process: one connection for each bucket, with the endpoint and credentials that its prefix calls for. And
+ * the web, for images.
+ */
 import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { readConfig } from "../config.ts";
 import { CapfleetError } from "../contract/errors.ts";
 import { FileStore } from "./file.ts";
+import { type HttpsSettings, HttpsSource } from "./https.ts";
 import { S3Store } from "./s3.ts";
 import { S3Bucket, type S3Settings } from "./s3-bucket.ts";
 import type { Store } from "./store.ts";
@@ -24,6 +29,7 @@ const StoreConfig = z
     secretAccessKey: z.string().min(1).optional(),
     sessionToken: z.string().min(1).optional(),
     pathStyle: z.boolean().optional(),
+    requesterPays: z.boolean().optional(),
     timeoutMs: z.int().min(100).max(600_000).optional(),
   })
   .refine((store) => (store.accessKeyId === undefined) === (store.secretAccessKey === undefined), {
@@ -38,14 +44,21 @@ const StoreConfig = z
 /** One entry of CAPFLEET_STORES. What it leaves out comes from the AWS environment variables and files. */
 export type StoreConfig = z.infer<typeof StoreConfig>;
 
+const NO_HOSTS: HttpsSettings = { hosts: [], networks: [], maxBytes: 0 };
+
 export class Stores {
+  readonly https: HttpsSource;
   /** The longest prefix first. */
   readonly #configs: StoreConfig[];
   readonly #defaults: S3Settings;
   readonly #buckets = new Map<string, S3Bucket>();
 
-  /** `defaults` is what entries leave out, and what goes for every other bucket. Throws INVALID_CONFIG. */
-  constructor(configs: StoreConfig[] = [], defaults: S3Settings = {}) {
+  /**
+   * `defaults` is what entries leave out, and what goes for every other bucket; without `https` no host on the web may be
+   * asked. Throws INVALID_CONFIG.
+   */
+  constructor(configs: StoreConfig[] = [], defaults: S3Settings = {}, https: HttpsSettings = NO_HOSTS) {
+    this.https = new HttpsSource(https);
     this.#configs = validated(configs).sort((a, b) => b.prefix.length - a.prefix.length);
     this.#defaults = defaults;
   }
@@ -70,6 +83,7 @@ export class Stores {
   close(): void {
     for (const bucket of this.#buckets.values()) bucket.close();
     this.#buckets.clear();
+    this.https.close();
   }
 
   #bucket(name: string, uri: string): S3Bucket {
@@ -86,7 +100,7 @@ export class Stores {
 /**
  * Stores as the environment says. CAPFLEET_STORES is a JSON array of StoreConfig, or the path of a file that holds one;
  * AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION and AWS_DEFAULT_REGION are the defaults; credentials come from the
- * standard AWS chain. Throws INVALID_CONFIG, whose message never shows a value.
+ * standard AWS chain. CAPFLEET_HTTPS_HOSTS and CAPFLEET_HTTPS_NETWORKS are what may be asked on the web. Throws INVALID_CONFIG, whose message never shows a value.
  */
 export function storesFromEnv(env: NodeJS.ProcessEnv = process.env): Stores {
   const endpoint = env.AWS_ENDPOINT_URL_S3 || env.AWS_ENDPOINT_URL || undefined;
@@ -96,7 +110,9 @@ export function storesFromEnv(env: NodeJS.ProcessEnv = process.env): Stores {
       "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL must be an http:// or https:// URL",
     );
   const region = env.AWS_REGION || env.AWS_DEFAULT_REGION || undefined;
-  return new Stores(readConfigs(env.CAPFLEET_STORES?.trim() ?? ""), { endpoint, region });
+  const { httpsHosts: hosts, httpsNetworks: networks, maxImageBytes: maxBytes } = readConfig(env);
+  const https = { hosts, networks, maxBytes };
+  return new Stores(readConfigs(env.CAPFLEET_STORES?.trim() ?? ""), { endpoint, region }, https);
 }
 
 function readConfigs(setting: string): StoreConfig[] {

@@ -1,6 +1,7 @@
 /**
  * Locations as users write them: `s3://bucket/key` (the key as it is, never percent-encoded), `file:///path` (a
- * percent-encoded URL) and plain paths. The normal form is one of the two URIs. Pure: nothing here touches a store.
+ * percent-encoded URL) and plain paths. The normal form is one of the two URIs. A manifest's images may also be on the web,
+ * `https://…`, which is no store. Pure: nothing here touches a store.
  */
 import { posix } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -14,6 +15,13 @@ const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 const MISSPELT = /^(s3|file|https?|data):/i;
 const BUCKET = /^[a-z0-9][a-z0-9._-]{0,254}$/i;
 
+/** What to write instead, by the scheme that was written. */
+const READS: Record<string, string> = {
+  http: "images on the web need https://",
+  https: "only a manifest's images may be on the web",
+  other: "capfleet reads s3://, file:// and paths",
+};
+
 /** Reads a location; a relative path is relative to `folder` (by default the working directory). Throws INVALID_URI. */
 export function parseUri(text: string, folder: string = process.cwd()): Location {
   if (text === "") throw invalid(text, "is empty");
@@ -22,7 +30,7 @@ export function parseUri(text: string, folder: string = process.cwd()): Location
   const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
   if (scheme === "s3") return parseS3(text);
   if (scheme === "file") return parseFile(text);
-  if (scheme !== undefined) throw invalid(text, `has the scheme ${scheme}://; capfleet reads s3://, file:// and paths`);
+  if (scheme !== undefined) throw invalid(text, `has the scheme ${scheme}://; ${READS[scheme] ?? READS.other}`);
   if (MISSPELT.test(text)) throw invalid(text, "is not s3://bucket/key, file:///path or a path");
   return { scheme: "file", path: withSlashOf(text, posix.resolve(folder, text)) };
 }
@@ -39,12 +47,13 @@ export function normalizeUri(text: string, folder?: string): string {
 }
 
 /**
- * What `reference` means inside the manifest at `base`: absolute URIs and absolute paths stay what they are, relative paths
+ * What the image `reference` means inside the manifest at `base`: absolute URIs, on the web too, and absolute paths stay what they are, relative paths
  * start at the manifest's folder, on S3 too. In a relative path `%`, `?` and `#` are characters like any other, and `.` and
  * `..` are steps. Throws INVALID_URI, also where `..` leads out of the bucket.
  */
 export function resolveUri(base: string, reference: string): string {
   const from = parseUri(base);
+  if (isHttps(reference)) return parseHttps(reference).href;
   const relative = !SCHEME.test(reference) && !MISSPELT.test(reference) && !reference.startsWith("/");
   if (from.scheme === "file") return normalizeUri(reference, from.path.slice(0, from.path.lastIndexOf("/") + 1));
   if (!relative || reference === "") return normalizeUri(reference);
@@ -56,6 +65,21 @@ export function resolveUri(base: string, reference: string): string {
     else if (segments.pop() === undefined) throw invalid(reference, `leads out of the bucket, from ${base}`);
   }
   return normalizeUri(`s3://${from.bucket}/${segments.join("/")}`);
+}
+
+/** Whether a location is on the web. */
+export function isHttps(uri: string): boolean {
+  return /^https:\/\//i.test(uri);
+}
+
+/** An https:// URL, without a fragment. Throws INVALID_URI for one that holds credentials; the message doesn't repeat it. */
+export function parseHttps(text: string): URL {
+  const url = URL.parse(text);
+  if (url?.protocol !== "https:") throw invalid(text, "is not a valid https:// URL");
+  if (url.username !== "" || url.password !== "")
+    throw new CapfleetError("INVALID_URI", `an https:// URL of ${url.host} holds a user name or password`);
+  url.hash = "";
+  return url;
 }
 
 /** Whether `uri` is the folder `folderUri` or lies in it. `s3://b/in` holds `s3://b/in/x` and not `s3://b/in2/x`. */

@@ -387,6 +387,29 @@ describe("a bucket in another region", () => {
   });
 });
 
+test("requesterPays is said with every request, and signed", async () => {
+  const store = await serve(
+    (request, response) => {
+      const isList = request.url!.includes("list-type");
+      const list = isList ? "<ListBucketResult><Name>bucket</Name></ListBucketResult>" : "";
+      response.writeHead(200, { etag: '"e"', "content-length": list.length }).end(list);
+    },
+    { requesterPays: true },
+  );
+  await store.stat("x");
+  await store.read("x");
+  await store.put("x", "x");
+  await store.putIfAbsent("x", "x");
+  await store.putStream("x", Readable.from([Buffer.from("x")]));
+  await store.delete("x");
+  expect(await Array.fromAsync(store.list())).toEqual([]);
+  expect(new Set(server.requests.map(({ method }) => method))).toEqual(new Set(["HEAD", "GET", "PUT", "DELETE"]));
+  for (const { headers } of server.requests) {
+    expect(headers["x-amz-request-payer"]).toBe("requester");
+    expect(headers.authorization).toMatch(/SignedHeaders=[^,]*x-amz-request-payer/);
+  }
+});
+
 async function* body() {
   yield Buffer.from("abc");
 }

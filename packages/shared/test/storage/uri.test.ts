@@ -44,8 +44,8 @@ describe("parseUri", () => {
     ["s3://my bucket/key", "has no valid bucket name"],
     ["s3:/bucket/key", "is not s3://bucket/key"],
     ["gs://bucket/key", "has the scheme gs://"],
-    ["http://host/a.jpg", "has the scheme http://"],
-    ["https://host/a.jpg", "has the scheme https://"],
+    ["http://host/a.jpg", "has the scheme http://; images on the web need https://"],
+    ["https://host/a.jpg", "has the scheme https://; only a manifest's images may be on the web"],
     ["data:image/png;base64,AAAA", "is not s3://bucket/key"],
     ["file://host/a.jpg", "is not a valid file:// URL"],
     ["file:///a?b", "written %3F"],
@@ -83,6 +83,22 @@ describe("resolveUri", () => {
       expect(resolveUri(base, "s3://other/a/../b.jpg")).toBe("s3://other/a/../b.jpg");
       expect(resolveUri(base, "file:///x/a%20b.jpg")).toBe("file:///x/a%20b.jpg");
       expect(resolveUri(base, "/x/a b.jpg")).toBe("file:///x/a%20b.jpg");
+    }
+  });
+
+  test("takes an image on the web, without its fragment", () => {
+    for (const base of ["s3://bucket/sets/list.jsonl", "file:///sets/list.jsonl"]) {
+      expect(resolveUri(base, "https://Host.example:443/a b.jpg?c=%2Fd#e")).toBe(
+        "https://host.example/a%20b.jpg?c=%2Fd",
+      );
+      expect(resolveUri(base, "HTTPS://host.example/a.jpg")).toBe("https://host.example/a.jpg");
+      const invalid = (why: string) =>
+        expect.objectContaining({ code: "INVALID_URI", message: expect.stringContaining(why) });
+      expect(() => resolveUri(base, "http://host.example/a.jpg")).toThrow(invalid("need https://"));
+      expect(() => resolveUri(base, "https://me:hush@host.example/")).toThrow(invalid("a user name or password"));
+      expect(() => resolveUri(base, "https://me:hush@host.example/")).not.toThrow(invalid("hush"));
+      for (const text of ["https://", "https://a b/", "https:/a", "https://256.1.1.1/", "https://a:99999/"])
+        expect(() => resolveUri(base, text), text).toThrow(expect.objectContaining({ code: "INVALID_URI" }));
     }
   });
 

@@ -21,7 +21,7 @@ import type { Stores } from "@capfleet/shared/storage";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { EngineInfo } from "../engine/engine.ts";
 import type { EngineHost } from "../engine/host.ts";
-import { decode } from "../pixels/index.ts";
+import { decodeAll } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { capfilt } from "./capfilt.ts";
 import { fieldsOf } from "./fields.ts";
@@ -93,7 +93,7 @@ export class Labeler {
     await keep(bytes).finally(release);
   }
 
-  /** The image in each of the sizes; decoded once for those that are the same. */
+  /** The image in each of the sizes; those that are equal share their pixels. */
   async #pixels(
     record: ImageSource,
     sizes: readonly EngineInfo["image"][],
@@ -103,18 +103,11 @@ export class Labeler {
     const { maxImagePixels: maxPixels } = this.#limits;
     const { bytes, release } = await this.#fetch(record, signal);
     const kept = keep?.(bytes);
-    const decoded = new Map<string, Promise<Uint8Array>>();
-    for (const size of sizes) {
-      const key = `${size.width} ${size.height}`;
-      if (!decoded.has(key))
-        decoded.set(
-          key,
-          this.#decoding(() => decode(bytes, size, { maxPixels })),
-        );
-    }
-    const all = sizes.map(({ width, height }) => decoded.get(`${width} ${height}`)!);
-    const [pixels] = await Promise.all([Promise.all(all), kept]).finally(release);
-    return pixels;
+    const different = new Map(sizes.map((size) => [`${size.width} ${size.height}`, size]));
+    const decoding = this.#decoding(() => decodeAll(bytes, [...different.values()], { maxPixels }));
+    const [decoded] = await Promise.all([decoding, kept]).finally(release);
+    const keys = [...different.keys()];
+    return sizes.map(({ width, height }) => decoded[keys.indexOf(`${width} ${height}`)]!);
   }
 
   #fetch(record: ImageSource, signal: AbortSignal) {

@@ -1,11 +1,11 @@
 import { CapfleetError } from "@capfleet/shared/contract";
 import type { Sharp, SharpOptions } from "sharp";
 import { rgbFromCmyk } from "./cmyk.ts";
-import { alone } from "./gate.ts";
+import { alone, together } from "./gate.ts";
 import { type Header, readHeader } from "./header.ts";
 import sharp from "./libvips.ts";
 import { type Raster, rasterOf, type Size } from "./raster.ts";
-import { finish, firstPass } from "./resample.ts";
+import { finish, firstPass, isReadWhole } from "./resample.ts";
 import { unreadable } from "./unreadable.ts";
 
 /** Where PIL refuses an image as a decompression bomb: twice its MAX_IMAGE_PIXELS. */
@@ -42,26 +42,66 @@ const PAPER = "#ffffff";
  * @throws CapfleetError IMAGE_EMPTY, IMAGE_TOO_MANY_PIXELS, IMAGE_UNREADABLE
  */
 export async function decode(bytes: Uint8Array, size: Size, limits: Limits): Promise<Buffer> {
+  const [pixels] = await decodeAll(bytes, [size], limits);
+  return pixels!;
+}
+
+/** Largest picture, in pixels, that is held as a whole to be resized more than once: at 3 bytes each, 48 MB. */
+const WHOLE_PIXELS = 2 ** 24;
+
+/**
+ * The same in several sizes, each to the last bit what `decode` gives. The file is decoded once where that is possible: see
+ * `isReadWhole`, and what would be large in memory is decoded for each size.
+ */
+export async function decodeAll(bytes: Uint8Array, sizes: readonly Size[], limits: Limits): Promise<Buffer[]> {
   if (bytes.length === 0) throw new CapfleetError("IMAGE_EMPTY", "the image has no bytes");
   const header = await readHeader(bytes, limits.maxPixels);
-  const raster = header.cmyk ? await readCmyk(bytes, header, size) : await readRgb(bytes, header, size);
-  return (await finish(raster, size)).data;
+  const { width, height } = header.upright;
+  const isShared = width * height <= WHOLE_PIXELS && sizes.every((size) => isReadWhole(header, size));
+  const source = isShared && sizes.length > 1 ? await readWhole(bytes, header) : bytes;
+  const all: Buffer[] = [];
+  for (const size of sizes) {
+    const raster = header.cmyk ? await readCmyk(source, header, size) : await readRgb(source, header, size);
+    all.push((await finish(raster, size)).data);
+  }
+  return all;
+}
+
+/**
+ * The picture as an uncompressed TIFF, which says which side is up. Raw pixels would do, but for the last bit: libvips reads
+ * files in strips, from the top, and pixels in memory in other pieces, and where a piece begins decides how the weights of
+ * bicubic are rounded.
+ */
+async function readWhole(bytes: Uint8Array, header: Header): Promise<Buffer> {
+  const build = (file: Sharp) => {
+    const flat = file.flatten({ background: PAPER }).tiff({ compression: "none" });
+    return header.orientation === 1 ? flat : flat.withMetadata({ orientation: header.orientation });
+  };
+  return read(bytes, header, build, (pipeline, run = together) => run(() => pipeline.toBuffer()));
 }
 
 async function readRgb(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
-  return read(bytes, header, (file) => file.flatten({ background: PAPER }).resize(...firstPass(header, size)));
+  const build = (file: Sharp) =>
+    file
+      .autoOrient()
+      .flatten({ background: PAPER })
+      .resize(...firstPass(header, size));
+  return read(bytes, header, build, rasterOf);
 }
 
 async function readCmyk(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
   // Both spaces, or libvips would convert by a profile of its own.
-  const ink = await read(bytes, header, (file) =>
+  const build = (file: Sharp) =>
     file
+      .autoOrient()
       .pipelineColourspace("cmyk")
       .toColourspace("cmyk")
-      .resize(...firstPass(header, size)),
-  );
-  return rgbFromCmyk(ink);
+      .resize(...firstPass(header, size));
+  return rgbFromCmyk(await read(bytes, header, build, rasterOf));
 }
+
+/** Runs a pipeline; see `rasterOf`. */
+type Take<T> = (pipeline: Sharp, run?: typeof together) => Promise<T>;
 
 /**
  * Decodes. A cut-off or damaged file must not become a picture that is half grey, and a file with something odd in its
@@ -69,15 +109,15 @@ async function readCmyk(bytes: Uint8Array, header: Header, size: Size): Promise<
  * "error"` is that line for all formats but JPEG, where libjpeg only warns about damaged data and goes on in grey: there
  * it depends on what it warned of.
  */
-async function read(bytes: Uint8Array, header: Header, build: (file: Sharp) => Sharp): Promise<Raster> {
+async function read<T>(bytes: Uint8Array, header: Header, build: (file: Sharp) => Sharp, take: Take<T>): Promise<T> {
   const open = (failOn: SharpOptions["failOn"]) =>
-    build(sharp(bytes, { failOn, autoOrient: true, ignoreIcc: true, limitInputPixels: false }));
+    build(sharp(bytes, { failOn, ignoreIcc: true, limitInputPixels: false }));
   try {
-    if (header.format !== "jpeg") return await rasterOf(open("error"));
-    const flawless = await rasterOf(open("warning")).catch(() => undefined);
+    if (header.format !== "jpeg") return await take(open("error"));
+    const flawless = await take(open("warning")).catch(() => undefined);
     if (flawless) return flawless;
-    const flawed = await rasterOf(open("error"));
-    await refuseDamage(open("warning"));
+    const flawed = await take(open("error"));
+    await refuseDamage(() => take(open("warning"), alone));
     return flawed;
   } catch (thrown) {
     throw unreadable(thrown, bytes);
@@ -85,8 +125,8 @@ async function read(bytes: Uint8Array, header: Header, build: (file: Sharp) => S
 }
 
 /** For a JPEG that libjpeg warned about. Throws if its first warning is about the picture's data. */
-async function refuseDamage(strict: Sharp): Promise<void> {
-  await rasterOf(strict, alone).catch((thrown: unknown) => {
+async function refuseDamage(strictly: () => Promise<unknown>): Promise<void> {
+  await strictly().catch((thrown: unknown) => {
     // The messages of jerror.h: JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_ARITH_BAD_CODE, JWRN_MUST_RESYNC.
     const damage = /premature end of data segment|bad Huffman code|bad arithmetic code|instead of RST/;
     if (damage.test(String(thrown))) throw thrown;

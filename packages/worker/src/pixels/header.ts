@@ -9,7 +9,11 @@ export interface Header {
   format: "jpeg" | "png" | "webp" | "gif" | "tiff" | "heif";
   /** Once upright: EXIF orientations 5 to 8 swap the stored width and height. */
   upright: Size;
+  /** EXIF's, 1 to 8. */
+  orientation: number;
   cmyk: boolean;
+  /** Of a channel. */
+  bits: 8 | 16;
 }
 
 /** libvips' colour spaces that have a known way to RGB: each one's depth, and its channels with and without alpha. */
@@ -43,6 +47,8 @@ export async function readHeader(bytes: Uint8Array, maxPixels: number): Promise<
   return {
     format: found.format as Header["format"],
     upright: { width: found.autoOrient.width, height: found.autoOrient.height },
+    orientation: found.orientation ?? 1,
     cmyk: found.space === "cmyk",
+    bits: found.depth === "ushort" ? 16 : 8,
   };
 }

@@ -48,6 +48,17 @@ export function firstPass(source: Header, target: Size): [width: number, height:
   ];
 }
 
+/**
+ * Whether the first pass takes the whole picture in 8-bit RGB, so that decoding may as well be a step of its own. Not where
+ * sharp decodes a JPEG at a fraction of its size, which it does from a common factor of 3 on (from 2, but for a step down
+ * "for known libjpeg rounding errors").
+ */
+export function isReadWhole(source: Header, target: Size): boolean {
+  const [width, height] = firstPass(source, target);
+  const factor = Math.min(source.upright.width / width, source.upright.height / height);
+  return !source.cmyk && source.bits === 8 && (source.format !== "jpeg" || factor < 3);
+}
+
 /** What is left to do after the first pass. At the target's size already, it returns `raster` itself. */
 export async function finish(raster: Raster, target: Size): Promise<Raster> {
   return enlarge(await reduce(raster, target), target);
