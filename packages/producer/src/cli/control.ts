@@ -1,10 +1,12 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
 import { once } from "node:events";
-import { CapfleetError, layout, type ResultRow } from "@capfleet/shared/contract";
+import { CapfleetError, datasetLayout, type JobFile, layout, type ResultRow } from "@capfleet/shared/contract";
 import { findLocalModel, findModel, type Model, parseDevice } from "@capfleet/shared/models";
-import { createJob } from "../jobs/create.ts";
+import { viewRows } from "../incremental/view.ts";
+import { readJobFile } from "../jobs/create.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
+import { create, datasetStatus, describeDataset, type FoundDataset, findDataset, nothingNewText } from "./dataset.ts";
 import { count, progressLine } from "./format.ts";
 import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
@@ -26,7 +28,12 @@ export async function submit(
       ),
     );
   }
-  const created = await createJob(request, found, context.stores, context.states);
+  const created = await create(request, found, context);
+  if ("nothingNew" in created) {
+    const { root, nothingNew } = created;
+    print(json ? JSON.stringify({ id: null, out: root, nothingNew }) : nothingNewText(created));
+    return;
+  }
   await wakeReconciler(context, created.file.id);
   const { file, state, out } = created;
   if (json) print(JSON.stringify({ id: file.id, out, existed: created.existed }));
@@ -37,6 +44,12 @@ export async function submit(
 export async function status(job: string | undefined, json: boolean, context: Context): Promise<void> {
   const redis = optionalRedis(context);
   try {
+    const dataset = job === undefined ? null : await findDataset(job, context);
+    if (dataset) {
+      const found = await datasetStatus(dataset, redis, context);
+      print(json ? JSON.stringify(found) : describeDataset(found));
+      return;
+    }
     if (job !== undefined) {
       const { state } = await findJob(job, context);
       const found = await readStatus(state, context.stores, redis);
@@ -108,21 +121,55 @@ export interface ResultsOptions {
   kept: boolean;
 }
 
-/** Rows in input order, as JSONL on stdout. Throws INVALID_OPTION. */
+/** Rows in input order, as JSONL on stdout; of a dataset, the rows of all its images. Throws INVALID_OPTION. */
 export async function results(job: string, { errors, kept }: ResultsOptions, context: Context): Promise<void> {
-  const { store, file } = await findJob(job, context);
+  const dataset = await findDataset(job, context);
+  if (dataset && !dataset.dataset.current) {
+    process.stderr.write(`no run of ${dataset.root.uri} has finished yet\n`);
+    return;
+  }
+  const { file, parts } = dataset ? await datasetRows(dataset, context) : await jobRows(job, context);
   const cleans = file.spec.task.name === "capfilt" || file.spec.task.name === "filter";
   if (kept && !cleans)
     throw new CapfleetError("INVALID_OPTION", `--kept: ${file.id} is ${file.spec.task.name}, which keeps all`);
   if (kept && errors) throw new CapfleetError("INVALID_OPTION", "--kept and --errors: give one of them");
-  for await (const { key } of store.list({ prefix: layout.results })) {
-    if (layout.numberOf(key) === null) continue;
-    const text = (await store.read(key)).bytes.toString("utf8");
-    const all = () => text.split("\n").filter((line) => line !== "");
-    const some = kept ? all().flatMap(keptLines) : errors ? all().filter(isErrorRow) : null;
-    const lines = some === null ? text : some.map((line) => `${line}\n`).join("");
-    if (!process.stdout.write(lines)) await once(process.stdout, "drain");
+  for await (const all of parts) {
+    const some = kept ? all.flatMap(keptLines) : errors ? all.filter(isErrorRow) : all;
+    const text = some.map((line) => `${line}\n`).join("");
+    if (!process.stdout.write(text)) await once(process.stdout, "drain");
   }
+}
+
+interface Rows {
+  file: JobFile;
+  /** Rows as JSON, some at a time. */
+  parts: AsyncIterable<string[]>;
+}
+
+async function jobRows(job: string, context: Context): Promise<Rows> {
+  const { store, file } = await findJob(job, context);
+  const read = async function* () {
+    for await (const { key } of store.list({ prefix: layout.results })) {
+      if (layout.numberOf(key) === null) continue;
+      yield (await store.read(key)).bytes
+        .toString("utf8")
+        .split("\n")
+        .filter((line) => line !== "");
+    }
+  };
+  return { file, parts: read() };
+}
+
+/** Of a dataset that has a run that finished; its job says what the rows of all runs are. */
+async function datasetRows({ root, dataset }: FoundDataset, { stores }: Context): Promise<Rows> {
+  const { run, index } = dataset.current!;
+  const out = root.uriOf(datasetLayout.run(run));
+  const file = await readJobFile(stores.at(out));
+  if (!file) throw new CapfleetError("OBJECT_NOT_FOUND", `${out}${layout.job} is gone`);
+  const read = async function* () {
+    for await (const rows of viewRows(root, index, stores)) yield rows.map(({ line }) => line);
+  };
+  return { file, parts: read() };
 }
 
 async function watchJob({ file, state }: Pick<FoundJob, "file" | "state">, context: Context): Promise<void> {

@@ -44,7 +44,8 @@ ${TASK_EXAMPLES}
 Examples:
   capfleet run caption ./photos --out ./labels --model Salesforce/blip-image-captioning-base
   capfleet run caption list.jsonl --out ./labels --limit 100
-  capfleet run caption s3://photos/ --out s3://labels/today/`,
+  capfleet run caption s3://photos/ --out s3://labels/today/
+  capfleet run caption s3://photos/ --out s3://labels/all/ --incremental`,
   )
   .action((task: string, input: string, options: JobOptions & { device: string }) =>
     withContext("silent", (context) => run(askedJob(task, input, options, "local"), options.device, context)),
@@ -76,7 +77,7 @@ Examples:
 program
   .command("status")
   .description("How all jobs are doing, or one.")
-  .argument("[job]", "a job's id or output")
+  .argument("[job]", "a job's id or output, or a dataset's root")
   .option("--json", "one JSON object per job", false)
   .addHelpText("after", "\nExamples:\n  capfleet status\n  capfleet status ./labels --json")
   .action((job: string | undefined, { json }: { json: boolean }) =>
@@ -112,8 +113,8 @@ onJob("resume", "Go on with a paused or interrupted job (a local one: here, unti
 
 program
   .command("results")
-  .description("Print a job's rows as JSON lines, in input order.")
-  .argument("<job>", "a job's id or output")
+  .description("Print a job's rows as JSON lines, in input order; a dataset's in the order of its images' keys.")
+  .argument("<job>", "a job's id or output, or a dataset's root")
   .option("--errors", "only rows that failed", false)
   .option("--kept", "capfilt, filter: only the texts that were kept, a line each", false)
   .addHelpText(

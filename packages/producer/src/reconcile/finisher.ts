@@ -7,6 +7,7 @@ import {
   SCHEMA_VERSION,
   type Summary,
 } from "@capfleet/shared/contract";
+import { releaseRun } from "../incremental/publish.ts";
 import type { JobStates } from "../jobs/states.ts";
 import { writeReport } from "../report/report.ts";
 import type { Reason } from "./backoff.ts";
@@ -19,7 +20,7 @@ export async function endJob(
   reason: Reason | null,
   states: JobStates,
 ): Promise<void> {
-  const { store, file, tally, plan } = tracker;
+  const { store, file, tally, plan, stores } = tracker;
   await tally.rollUp(true);
   const now = new Date();
   const { rows, failed, warned, errors, pairs } = tally.sums;
@@ -43,9 +44,10 @@ export async function endJob(
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
-  if (pairs) await writeReport(file, pairs, store, tracker.stores);
+  if (pairs) await writeReport(file, pairs, store, stores);
   if (ended === "finished") await store.put(layout.success, "");
   tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
+  if (file.spec.input.since) await releaseRun(file, stores);
 }
 
 function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {
