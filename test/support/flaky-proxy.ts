@@ -13,12 +13,15 @@ export interface FlakyProxy {
   failing: boolean;
   /** Requests that were answered with 503. */
   refused: number;
+  /** Method and path of every request, in the order in which they came. */
+  requests: string[];
   close(): Promise<void>;
 }
 
 export async function flakyProxy(target: string): Promise<FlakyProxy> {
   const { hostname, port } = new URL(target);
   const server = createServer((incoming, outgoing) => {
+    proxy.requests.push(`${incoming.method} ${incoming.url}`);
     if (proxy.failing) {
       proxy.refused += 1;
       incoming.resume();
@@ -39,6 +42,7 @@ export async function flakyProxy(target: string): Promise<FlakyProxy> {
     endpoint: `http://127.0.0.1:${(server.address() as { port: number }).port}`,
     failing: false,
     refused: 0,
+    requests: [],
     close: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
