@@ -171,7 +171,7 @@ describe.skipIf("skipped" in s3Server)("a bucket, by a fleet", () => {
     const nothing = await capfleet(counted, ...command, "--wait", "--json");
     expect(JSON.parse(nothing.stdout)).toMatchObject({ id: null, out: root.uri, nothingNew: { entries: 4 } });
     const [lists, reads] = [/list-type=2/, /^(GET|HEAD) .*\/out\/(dataset\.json|index\/.*\/000000\.jsonl)/];
-    console.log(proxy.requests);expect(proxy.requests.length).toBeGreaterThan(0);
+    expect(proxy.requests.length).toBeGreaterThan(0);
     expect(proxy.requests.filter((request) => !lists.test(request) && !reads.test(request))).toEqual([]);
     expect(proxy.requests.filter((request) => !/^(GET|HEAD) /.test(request))).toEqual([]);
     expect(proxy.requests.length).toBeLessThan(10);

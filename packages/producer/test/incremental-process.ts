@@ -41,7 +41,8 @@ try {
   const own = async function* () {
     yield rows;
   };
-  const merged = mergeIndex({ listing: source.list(), base: readIndex(root, "r"), rows: own(), run: "s" });
+  const { signal } = new AbortController();
+  const merged = mergeIndex({ listing: source.list(), base: readIndex(root, "r"), rows: own(), run: "s", signal });
   for await (const part of merged) entries += part.length;
   process.stdout.write(JSON.stringify({ changed, entries }));
 } finally {

@@ -2,13 +2,15 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { datasetLayout, type IndexEntry, layout } from "@capfleet/shared/contract";
-import { afterAll, describe, expect, test } from "vitest";
+import { CapfleetError, datasetLayout, type IndexEntry, layout } from "@capfleet/shared/contract";
+import type { Store, Stores } from "@capfleet/shared/storage";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { backends } from "../../shared/test/storage/backends.ts";
 import { mergeIndex, publishRun } from "../src/incremental/publish.ts";
 import { listRuns, readRoot } from "../src/incremental/root.ts";
 import type { NothingNew } from "../src/incremental/start.ts";
 import type { CreatedJob } from "../src/jobs/create.ts";
+import { JobTracker } from "../src/reconcile/tracker.ts";
 import { World, watched } from "./incremental-world.ts";
 
 const FOX = "\u{1f98a}.jpg";
@@ -295,6 +297,7 @@ test("the index merge, against the plain definition of it", async () => {
       base: chunks(cut(base, 7)),
       rows: chunks(cut(rows, 11)),
       run: "s",
+      signal: new AbortController().signal,
     });
     expect((await Array.fromAsync(merged)).flat()).toEqual(expected);
   }
@@ -308,6 +311,64 @@ async function* chunks<T>(all: T[][]): AsyncGenerator<T[]> {
 }
 const cut = <T>(all: T[], size: number) =>
   Array.from({ length: Math.ceil(all.length / size) }, (_, n) => all.slice(n * size, (n + 1) * size));
+
+test("publishing goes on in the background, one at a time, and can be stopped; failed, it is tried again", async () => {
+  const backend = backends()[0]!;
+  const world = await World.create(backend, IMAGES);
+  const job = started(await world.start());
+  const shards = await world.label(job);
+  const gates: PromiseWithResolvers<void>[] = [];
+  let fails = false;
+  const stores = Object.assign(Object.create(world.stores) as Stores, {
+    at: (uri: string) => {
+      const store = world.stores.at(uri);
+      if (uri !== world.source.uri) return store;
+      return Object.assign(Object.create(store) as Store, {
+        async *list() {
+          const gate = Promise.withResolvers<void>();
+          gates.push(gate);
+          await gate.promise;
+          if (fails) throw new CapfleetError("STORE_UNAVAILABLE", "away");
+          yield* store.list();
+        },
+      });
+    },
+  });
+  const tracker = (await JobTracker.open(job.state, stores))!;
+  tracker.plan = { shards, records: KEYS.length, seconds: 0 };
+  const current = async () => (await readRoot(world.root))!.root.current;
+  // As the reconciler does, in every round; later than any pause between two tries.
+  const keep = () => tracker.keepPublishing(performance.now() + 60_000);
+  const begun = async (n: number) => {
+    await vi.waitFor(() => {
+      expect(keep()).toBe(false);
+      expect(gates).toHaveLength(n);
+    });
+    return gates[n - 1]!;
+  };
+  const idle = () => vi.waitFor(() => expect(tracker.isWorking).toBe(false));
+
+  const stopped = await begun(1);
+  expect(keep()).toBe(false);
+  tracker.stopWorking();
+  stopped.resolve();
+  await idle();
+  expect(gates).toHaveLength(1);
+  expect(await current()).toBeNull();
+
+  fails = true;
+  (await begun(2)).resolve();
+  await idle();
+  expect(await current()).toBeNull();
+  expect(tracker.fatal).toBeNull();
+
+  fails = false;
+  (await begun(3)).resolve();
+  await idle();
+  expect(keep()).toBe(true);
+  expect(await current()).toMatchObject({ entries: KEYS.length });
+  await backend.close();
+});
 
 test("300,000 images against an index of as many, and the next index, in 64 MB of heap", async () => {
   const child = join(import.meta.dirname, "incremental-process.ts");

@@ -2,11 +2,12 @@
 import { once } from "node:events";
 import { CapfleetError, datasetLayout, type JobFile, layout, type ResultRow } from "@capfleet/shared/contract";
 import { findLocalModel, findModel, type Model, parseDevice } from "@capfleet/shared/models";
+import { create } from "../incremental/start.ts";
 import { viewRows } from "../incremental/view.ts";
 import { readJobFile } from "../jobs/create.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
-import { create, datasetStatus, describeDataset, type FoundDataset, findDataset, nothingNewText } from "./dataset.ts";
+import { datasetStatus, describeDataset, type FoundDataset, findDataset, nothingNewText } from "./dataset.ts";
 import { count, progressLine } from "./format.ts";
 import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
@@ -28,7 +29,7 @@ export async function submit(
       ),
     );
   }
-  const created = await create(request, found, context);
+  const created = await create(request, found, context.stores, context.states);
   if ("nothingNew" in created) {
     const { root, nothingNew } = created;
     print(json ? JSON.stringify({ id: null, out: root, nothingNew }) : nothingNewText(created));

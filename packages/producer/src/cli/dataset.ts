@@ -1,11 +1,10 @@
-/** What the commands make of a dataset of incremental runs: starting a run, its rows, its status. */
+/** What commands say of a dataset of incremental runs. */
 import { type DatasetRoot, datasetLayout } from "@capfleet/shared/contract";
-import type { Model } from "@capfleet/shared/models";
 import { normalizeUri, type Store } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { listRuns, readRoot } from "../incremental/root.ts";
-import { createRun, type NothingNew } from "../incremental/start.ts";
-import { type CreatedJob, createJob, type JobRequest, readJobFile } from "../jobs/create.ts";
+import type { NothingNew } from "../incremental/start.ts";
+import { readJobFile } from "../jobs/create.ts";
 import { newState } from "../jobs/states.ts";
 import { type JobStatus, readStatus, readSummary } from "../jobs/status.ts";
 import type { Context } from "./context.ts";
@@ -17,16 +16,6 @@ const RUNS_SHOWN = 20;
 export interface FoundDataset {
   root: Store;
   dataset: DatasetRoot;
-}
-
-/** The job that was asked for, or the next run of a dataset, which may have nothing to do. */
-export function create(
-  request: JobRequest,
-  models: readonly Model[],
-  { stores, states }: Context,
-): Promise<CreatedJob | NothingNew> {
-  const start = request.incremental ? createRun : createJob;
-  return start(request, models, stores, states);
 }
 
 export const nothingNewText = ({ nothingNew: { run, entries } }: NothingNew) =>

@@ -3,13 +3,14 @@ import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
 import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
+import { create } from "../incremental/start.ts";
 import type { CreatedJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
 import { expectRedis, openRedis } from "../local/redis.ts";
 import { LocalWorker } from "../local/worker.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
-import { create, nothingNewText } from "./dataset.ts";
+import { nothingNewText } from "./dataset.ts";
 import { summaryText } from "./format.ts";
 import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
@@ -29,7 +30,7 @@ export async function run({ request, models: names, precision }: AskedJob, devic
     );
   }
   await expectRedis(context.config.redisUrl);
-  const created = await create(request, models, context);
+  const created = await create(request, models, context.stores, context.states);
   if ("nothingNew" in created) {
     process.stdout.write(`${nothingNewText(created)}\n`);
     return;

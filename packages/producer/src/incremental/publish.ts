@@ -52,8 +52,10 @@ export async function publishRun(ended: EndedRun, stores: Stores, signal: AbortS
       base: readIndex(root, base),
       rows: rowsOf(stores.at(out), ended.shards),
       run,
+      signal,
     });
-    const entries = await writeIndex(root, index, merged, signal);
+    const entries = await writeIndex(root, index, merged);
+    signal.throwIfAborted();
     const current = { run, index, fingerprint: contentOf(file.spec), entries };
     // Dying before this line leaves the dataset as it was; after it, indexes that nobody reads.
     if (await writeRoot(root, { ...found.root, current }, found.etag)) {
@@ -105,14 +107,16 @@ export interface Merge {
   /** What the run has found. */
   rows: AsyncIterable<Omit<IndexEntry, "run">[]>;
   run: string;
+  signal: AbortSignal;
 }
 
 /** The entries of a new index, a part at a time. All three are sorted by the bytes of their keys, and so is it. */
-export async function* mergeIndex({ listing, base, rows, run }: Merge): AsyncGenerator<IndexEntry[]> {
+export async function* mergeIndex({ listing, base, rows, run, signal }: Merge): AsyncGenerator<IndexEntry[]> {
   const known = new InStep(base);
   const own = new InStep(rows);
   let part: IndexEntry[] = [];
   for await (const { key } of listing) {
+    signal.throwIfAborted();
     const mine = await own.at(key);
     const entry = mine ? { ...mine, run } : await known.at(key);
     if (!entry) continue;
@@ -136,16 +140,14 @@ async function* rowsOf(store: Store, shards: number): AsyncGenerator<Omit<IndexE
 }
 
 /** Returns the number of entries. */
-async function writeIndex(root: Store, index: string, parts: AsyncIterable<IndexEntry[]>, signal: AbortSignal) {
+async function writeIndex(root: Store, index: string, parts: AsyncIterable<IndexEntry[]>): Promise<number> {
   let entries = 0;
   let n = 0;
   for await (const part of parts) {
-    signal.throwIfAborted();
     await root.put(datasetLayout.indexPart(index, n), `${part.map((entry) => JSON.stringify(entry)).join("\n")}\n`);
     entries += part.length;
     n += 1;
   }
-  signal.throwIfAborted();
   return entries;
 }
 

@@ -20,6 +20,7 @@ import type { Store, Stores } from "@capfleet/shared/storage";
 import {
   adopt,
   type CreatedJob,
+  createJob,
   expectEmpty,
   fingerprintOf,
   type JobRequest,
@@ -32,7 +33,7 @@ import {
 import type { JobStates } from "../jobs/states.ts";
 import { readSummary } from "../jobs/status.ts";
 import { checkInput } from "../plan/input.ts";
-import { contentOf, listRuns, readRoot, writeRoot } from "./root.ts";
+import { contentOf, readRoot, writeRoot } from "./root.ts";
 
 export type Current = NonNullable<DatasetRoot["current"]>;
 type Claim = NonNullable<DatasetRoot["pending"]>;
@@ -41,6 +42,17 @@ type Claim = NonNullable<DatasetRoot["pending"]>;
 export interface NothingNew {
   nothingNew: Current;
   root: string;
+}
+
+/** The job that was asked for, or a run of the dataset that was. Throws what these throw. */
+export function create(
+  request: JobRequest,
+  models: readonly Model[],
+  stores: Stores,
+  states: JobStates,
+): Promise<CreatedJob | NothingNew> {
+  const start = request.incremental ? createRun : createJob;
+  return start(request, models, stores, states);
 }
 
 /**
@@ -140,9 +152,11 @@ const nameOf = (time: Date) =>
     .replaceAll(":", "-");
 
 async function freeName(root: Store, name: string): Promise<string> {
-  const taken = await listRuns(root);
-  for (let n = 1; ; n++) {
-    const free = n === 1 ? name : `${name}-${n}`;
-    if (!taken.includes(free)) return free;
-  }
+  const isTaken = async (run: string) => {
+    for await (const _ of root.list({ prefix: datasetLayout.run(run) })) return true;
+    return false;
+  };
+  let free = name;
+  for (let n = 2; await isTaken(free); n++) free = `${name}-${n}`;
+  return free;
 }
