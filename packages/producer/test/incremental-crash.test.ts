@@ -83,6 +83,6 @@ test("another command takes over a claim that nobody has made a job of", async (
   const world = await World.create(backend, FIRST);
   await crash(world, 1, "after");
   const { pending } = (await readRoot(world.root))!.root;
-  expect(await world.run({ prompt: "a picture of" })).toEqual(Object.keys(FIRST));
+  expect(await world.run({ prompt: "a picture of", name: "another" })).toEqual(Object.keys(FIRST));
   expect(await listRuns(world.root)).toEqual([pending!.run]);
 });

@@ -136,7 +136,10 @@ describe.each(backends())("on $name", (backend) => {
     const world = await World.create(backend, IMAGES);
     await world.run();
     await world.source.put("new.jpg", "n");
-    const both = await Promise.allSettled([world.start({ limit: 1 }), world.start({ limit: 2 })]);
+    const both = await Promise.allSettled([
+      world.start({ limit: 1, name: "2026-01-01" }),
+      world.start({ limit: 2, name: "2026-01-02" }),
+    ]);
     expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
     expect(both.find(({ status }) => status === "rejected")).toMatchObject({ reason: { code: "DATASET_BUSY" } });
     expect(await listRuns(world.root)).toHaveLength(2);

@@ -12,6 +12,7 @@ import { plural, progressLine } from "./format.ts";
 
 /** The last ones are what somebody looks for. */
 const RUNS_SHOWN = 20;
+const ENDED = ["finished", "cancelled", "failed"];
 
 export interface FoundDataset {
   root: Store;
@@ -33,20 +34,28 @@ interface DatasetStatus {
   input: string;
   /** Null before the first run has finished. */
   current: DatasetRoot["current"];
+  /** The run under way. */
   pending: DatasetRoot["pending"];
   /** The last ones; `earlier` more came before. */
   runs: (JobStatus & { run: string })[];
   earlier: number;
 }
 
-export async function datasetStatus({ root, dataset }: FoundDataset, redis: Redis | null, context: Context) {
+/** Throws the stores' errors. */
+export async function datasetStatus(
+  { root, dataset }: FoundDataset,
+  redis: Redis | null,
+  context: Context,
+): Promise<DatasetStatus> {
   const names = await listRuns(root);
   const runs: DatasetStatus["runs"] = [];
   for (const run of names.slice(-RUNS_SHOWN)) {
     const status = await runStatus(root.uriOf(datasetLayout.run(run)), redis, context);
     if (status) runs.push({ run, ...status });
   }
-  const { input, current, pending } = dataset;
+  const { input, current } = dataset;
+  const hasEnded = runs.some(({ run, state }) => run === dataset.pending?.run && ENDED.includes(state));
+  const pending = hasEnded ? null : dataset.pending;
   return { root: root.uri, input, current, pending, runs, earlier: Math.max(0, names.length - RUNS_SHOWN) };
 }
 

@@ -125,9 +125,9 @@ async function lookAt(
   states: JobStates,
 ): Promise<JobFile | "ended" | "claimed"> {
   const store = stores.at(`${root.uri}${datasetLayout.run(run)}`);
-  const file = await readJobFile(store);
   const state = await states.find(job);
-  // The state is written after the file: with nothing but the state, somebody has deleted the run.
+  const file = await readJobFile(store);
+  // The state is written after the file, and read before it: with the state alone, somebody has deleted the run.
   if (!file) return state ? "ended" : "claimed";
   // Nobody may be there to end a job of one machine that has been cancelled.
   const hasEnded = state ? state.ended !== null || state.intent === "cancelled" : (await readSummary(store)) !== null;
