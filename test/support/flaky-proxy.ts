@@ -17,12 +17,15 @@ export interface FlakyProxy {
   held: string[];
   /** Requests that were answered with 503. */
   refused: number;
+  /** Method and path of every request, in the order in which they came. */
+  requests: string[];
   close(): Promise<void>;
 }
 
 export async function flakyProxy(target: string): Promise<FlakyProxy> {
   const { hostname, port } = new URL(target);
   const server = createServer((incoming, outgoing) => {
+    proxy.requests.push(`${incoming.method} ${incoming.url}`);
     if (proxy.failing) {
       proxy.refused += 1;
       incoming.resume();
@@ -50,6 +53,7 @@ export async function flakyProxy(target: string): Promise<FlakyProxy> {
     holds: () => false,
     held: [],
     refused: 0,
+    requests: [],
     close: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));

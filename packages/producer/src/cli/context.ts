@@ -5,6 +5,7 @@ import { createLog, type Logger } from "@capfleet/shared/log";
 import { connectRedis, keys } from "@capfleet/shared/queues";
 import { normalizeUri, type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
+import { readRoot } from "../incremental/root.ts";
 import { readJobFile } from "../jobs/create.ts";
 import { JobStates, newState } from "../jobs/states.ts";
 import { readSummary } from "../jobs/status.ts";
@@ -47,6 +48,10 @@ export async function findJob(given: string, { stores, states, config }: Context
   const out = normalizeUri(given.endsWith("/") ? given : `${given}/`);
   const store = stores.at(out);
   const file = await readJobFile(store);
+  if (!file && (await readRoot(store))) {
+    const message = `${out} is a dataset; name one of its runs, which \`capfleet status ${given}\` lists`;
+    throw new CapfleetError("JOB_NOT_FOUND", message);
+  }
   if (!file) throw new CapfleetError("JOB_NOT_FOUND", `${out} holds no job`);
   const known = await states.find(file.id);
   if (known) return { file, state: known, store };

@@ -1,10 +1,11 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel. */
 import { findModel, type Model } from "@capfleet/shared/models";
-import { createJob } from "../jobs/create.ts";
+import { create } from "../incremental/start.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { endJob } from "../reconcile/finisher.ts";
 import { JobTracker } from "../reconcile/tracker.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
+import { datasetStatus, describeDataset, findDataset, nothingNewText } from "./dataset.ts";
 import { count, progressLine } from "./format.ts";
 import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
@@ -28,7 +29,12 @@ export async function submit(
       ),
     );
   }
-  const created = await createJob(request, found, context.stores, context.states);
+  const created = await create(request, found, context.stores, context.states);
+  if ("nothingNew" in created) {
+    const { root, nothingNew } = created;
+    print(json ? JSON.stringify({ id: null, out: root, nothingNew }) : nothingNewText(created));
+    return;
+  }
   await wakeReconciler(context, created.file.id);
   const { file, state, out } = created;
   if (json) print(JSON.stringify({ id: file.id, out, existed: created.existed }));
@@ -39,6 +45,12 @@ export async function submit(
 export async function status(job: string | undefined, json: boolean, context: Context): Promise<void> {
   const redis = optionalRedis(context);
   try {
+    const dataset = job === undefined ? null : await findDataset(job, context);
+    if (dataset) {
+      const found = await datasetStatus(dataset, redis, context);
+      print(json ? JSON.stringify(found) : describeDataset(found));
+      return;
+    }
     if (job !== undefined) {
       const { state } = await findJob(job, context);
       const found = await readStatus(state, context.stores, redis);

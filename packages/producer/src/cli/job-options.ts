@@ -46,6 +46,7 @@ export interface JobOptions extends TaskOptions {
   shardSize?: number;
   format?: Format;
   lane?: Lane;
+  incremental?: boolean;
   maxErrorRate?: number;
 }
 
@@ -83,6 +84,10 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
         .default("jsonl"),
     )
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
+    .option(
+      "--incremental",
+      "only images that are new or have changed since the last run; --out is the dataset that all runs make",
+    )
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));
   for (const option of own) command.addOption(option);
   return addTaskOptions(command);
@@ -110,6 +115,7 @@ export function askedJob(task: string, input: string, options: JobOptions, runne
     lane: options.lane ?? "normal",
     maxErrorRate: options.maxErrorRate ?? DEFAULT_MAX_ERROR_RATE,
     runner,
+    incremental: options.incremental ?? false,
   };
   return { request, models: modelsOf(name, options), precision: options.precision ?? null };
 }

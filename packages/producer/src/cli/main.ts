@@ -47,7 +47,8 @@ ${TASK_EXAMPLES}
 Examples:
   capfleet run caption ./photos --out ./labels --model Salesforce/blip-image-captioning-base
   capfleet run caption list.jsonl --out ./labels --limit 100
-  capfleet run caption s3://photos/ --out s3://labels/today/`,
+  capfleet run caption s3://photos/ --out s3://labels/today/
+  capfleet run caption s3://photos/ --out s3://labels/all/ --incremental`,
   )
   .action((task: string, input: string, options: JobOptions & { device: string }) =>
     withContext("silent", (context) => run(askedJob(task, input, options, "local"), options.device, context)),
@@ -79,7 +80,7 @@ Examples:
 program
   .command("status")
   .description("How all jobs are doing, or one.")
-  .argument("[job]", "a job's id or output")
+  .argument("[job]", "a job's id or output, or a dataset's root")
   .option("--json", "one JSON object per job", false)
   .addHelpText("after", "\nExamples:\n  capfleet status\n  capfleet status ./labels --json")
   .action((job: string | undefined, { json }: { json: boolean }) =>
@@ -114,10 +115,12 @@ onJob("retry", "Do again what failed and may succeed: rows of a finished job, th
 
 program
   .command("results")
-  .description("Print a job's rows as JSON lines, in input order; or write them as a dataset.")
-  .argument("<job>", "a job's id or output")
+  .description(
+    "Print a job's rows as JSON lines, in input order (of a dataset, in the order of its images' keys); or write them as a dataset.",
+  )
+  .argument("<job>", "a job's id or output, or a dataset's root")
   .argument("[uri]", "with --to: an empty prefix or folder")
-  .addOption(new Option("--to <format>", "write a finished job's labelled rows to <uri>, in parts").choices(FORMATS))
+  .addOption(new Option("--to <format>", "write all labelled rows to <uri>, in parts").choices(FORMATS))
   .option("--errors", "only rows that failed", false)
   .option("--kept", "capfilt, filter: only the texts that were kept, a line each", false)
   .addHelpText(
@@ -138,8 +141,10 @@ Examples:
 
 program
   .command("delete")
-  .description("Delete a job that has ended, with its rows and everything else that it wrote. Asks first.")
-  .argument("<job>", "a job's id or output")
+  .description(
+    "Delete a job that has ended, or a dataset of incremental runs, with everything that was written. Asks first.",
+  )
+  .argument("<job>", "a job's id or output, or a dataset's root")
   .option("--yes", "do not ask", false)
   .addHelpText("after", "\nExamples:\n  capfleet delete ./labels\n  capfleet delete s3://labels/old/ --yes")
   .action((job: string, options: { yes: boolean }) =>

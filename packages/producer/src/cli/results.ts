@@ -1,12 +1,25 @@
-/** `capfleet results`: a job's rows, printed or written as a dataset. */
+/** `capfleet results`: the rows of a job or a dataset, printed or written as a dataset. */
 import { once } from "node:events";
-import { CapfleetError, type Format, layout, type ResultRow } from "@capfleet/shared/contract";
-import { cleans, linesOf } from "@capfleet/shared/datasets";
+import {
+  CapfleetError,
+  datasetLayout,
+  type Format,
+  type JobSpec,
+  layout,
+  type ResultRow,
+} from "@capfleet/shared/contract";
+import { cleans, linesOf, readIndex } from "@capfleet/shared/datasets";
 import { asFolder, contains, normalizeUri } from "@capfleet/shared/storage";
+import { datasetSource } from "../export/dataset-source.ts";
 import { exportDataset, keptLine } from "../export/export.ts";
 import { jobSource } from "../export/job-source.ts";
+import type { ExportSource } from "../export/source.ts";
 import type { Totals } from "../export/target.ts";
-import { type Context, type FoundJob, findJob } from "./context.ts";
+import { viewRows } from "../incremental/view.ts";
+import { readJobFile } from "../jobs/create.ts";
+import { readTexts } from "../jobs/lines.ts";
+import { type Context, findJob } from "./context.ts";
+import { type FoundDataset, findDataset } from "./dataset.ts";
 import { count, megabytes, plural } from "./format.ts";
 import { ProgressDisplay } from "./progress.ts";
 
@@ -22,44 +35,89 @@ export interface ResultsOptions {
 /** Throws INVALID_OPTION, JOB_STATE, OUTPUT_IN_USE, OUTPUT_INSIDE_INPUT, and the stores' errors. */
 export async function results(job: string, uri: string | undefined, options: ResultsOptions, context: Context) {
   const { errors, kept, to } = options;
-  const found = await findJob(job, context);
-  const { id, spec } = found.file;
+  const dataset = await findDataset(job, context);
+  if (dataset && !dataset.dataset.current) {
+    process.stderr.write(`no run of ${dataset.root.uri} has finished yet\n`);
+    return;
+  }
+  const rows = dataset ? await ofDataset(dataset, context) : await ofJob(job, context);
+  const { name, spec } = rows;
   if (kept && !cleans(spec.task))
-    throw new CapfleetError("INVALID_OPTION", `--kept: ${id} is ${spec.task.name}, which keeps all`);
+    throw new CapfleetError("INVALID_OPTION", `--kept: ${name} is ${spec.task.name}, which keeps all`);
   if (kept && errors) throw new CapfleetError("INVALID_OPTION", "--kept and --errors: give one of them");
   if (to === undefined) {
     if (uri !== undefined) throw new CapfleetError("INVALID_OPTION", `${uri}: say as what, with --to`);
-    return printRows(found, options);
+    return print(rows, options);
   }
   if (uri === undefined)
     throw new CapfleetError("INVALID_OPTION", `--to ${to}: say where to, an empty prefix or folder`);
   if (errors)
     throw new CapfleetError("INVALID_OPTION", "--errors is for printing; --to writes rows with errors apart by itself");
-  await exportJob(found, asFolder(normalizeUri(uri)), to, kept, context);
+  await exportRows(rows, asFolder(normalizeUri(uri)), to, kept, context);
 }
 
-/** Rows in input order, as JSONL on stdout. */
-async function printRows({ store, file }: FoundJob, { errors, kept }: ResultsOptions): Promise<void> {
-  const keptLines = (line: string) => linesOf(file.spec.task, JSON.parse(line) as ResultRow, true).map(keptText);
-  for await (const { key } of store.list({ prefix: layout.results })) {
-    if (layout.numberOf(key) === null) continue;
-    const text = (await store.read(key)).bytes.toString("utf8");
-    const all = () => text.split("\n").filter((line) => line !== "");
-    const some = kept ? all().flatMap(keptLines) : errors ? all().filter(isErrorRow) : null;
-    const lines = some === null ? text : some.map((line) => `${line}\n`).join("");
-    if (!process.stdout.write(lines)) await once(process.stdout, "drain");
+/** The rows of a job, or of a dataset of incremental runs. */
+interface Rows {
+  name: string;
+  spec: JobSpec;
+  /** As JSON, some at a time, in order. */
+  lines(): AsyncIterable<string[]>;
+  source(): Promise<ExportSource>;
+}
+
+async function ofJob(job: string, context: Context): Promise<Rows> {
+  const found = await findJob(job, context);
+  const { store, file } = found;
+  return {
+    name: file.id,
+    spec: file.spec,
+    async *lines() {
+      for await (const { key } of store.list({ prefix: layout.results })) {
+        if (layout.numberOf(key) !== null) yield await readTexts(store, key);
+      }
+    },
+    source: () => jobSource(found),
+  };
+}
+
+/** Of a dataset that has a run that finished; its job says what the rows of all runs are. */
+async function ofDataset({ root, dataset }: FoundDataset, { stores }: Context): Promise<Rows> {
+  const current = dataset.current!;
+  const out = root.uriOf(datasetLayout.run(current.run));
+  const file = await readJobFile(stores.at(out));
+  if (!file) throw new CapfleetError("OBJECT_NOT_FOUND", `${out}${layout.job} is gone`);
+  return {
+    name: root.uri,
+    spec: file.spec,
+    async *lines() {
+      const rows = viewRows(root, readIndex(root, current.index), stores);
+      for await (const chunk of rows) yield chunk.map(({ line }) => line);
+    },
+    source: async () => datasetSource(root, current, file.spec, stores),
+  };
+}
+
+/** As JSONL on stdout. */
+async function print({ spec, lines }: Rows, { errors, kept }: ResultsOptions): Promise<void> {
+  const keptTexts = (line: string) => {
+    const texts = linesOf(spec.task, JSON.parse(line) as ResultRow, true);
+    return texts.map((text) => JSON.stringify(keptLine(text)));
+  };
+  for await (const all of lines()) {
+    const some = kept ? all.flatMap(keptTexts) : errors ? all.filter(isErrorRow) : all;
+    const text = some.map((line) => `${line}\n`).join("");
+    if (!process.stdout.write(text)) await once(process.stdout, "drain");
   }
 }
 
 const isErrorRow = (line: string) => (JSON.parse(line) as ResultRow).error !== undefined;
-const keptText = (line: Parameters<typeof keptLine>[0]) => JSON.stringify(keptLine(line));
 
-async function exportJob(found: FoundJob, out: string, format: Format, onlyKept: boolean, context: Context) {
-  const input = found.file.spec.input.uri;
+async function exportRows({ spec, ...rows }: Rows, out: string, format: Format, onlyKept: boolean, context: Context) {
+  const input = spec.input.uri;
   if (input.endsWith("/") && contains(input, out)) {
-    throw new CapfleetError("OUTPUT_INSIDE_INPUT", `${out} lies inside the job's input ${input}`);
+    throw new CapfleetError("OUTPUT_INSIDE_INPUT", `${out} lies inside the input ${input}`);
   }
-  const source = await jobSource(found);
+  const source = await rows.source();
   const display = new ProgressDisplay();
   const { stores, config } = context;
   const progress = (rows: number) => {

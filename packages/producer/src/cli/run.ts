@@ -3,12 +3,14 @@ import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
 import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
-import { type CreatedJob, createJob } from "../jobs/create.ts";
+import { create } from "../incremental/start.ts";
+import type { CreatedJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
 import { expectRedis, openRedis } from "../local/redis.ts";
 import { LocalWorker } from "../local/worker.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
+import { nothingNewText } from "./dataset.ts";
 import { summaryText } from "./format.ts";
 import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
@@ -28,7 +30,11 @@ export async function run({ request, models: names, precision }: AskedJob, devic
     );
   }
   await expectRedis(context.config.redisUrl);
-  const created = await createJob(request, models, context.stores, context.states);
+  const created = await create(request, models, context.stores, context.states);
+  if ("nothingNew" in created) {
+    process.stdout.write(`${nothingNewText(created)}\n`);
+    return;
+  }
   const folders = models.map(({ folder }) => folder!);
   await runHere(created, folders, device, context);
 }
@@ -134,7 +140,11 @@ export async function report(
   const summary: Summary | null = await readSummary(stores.at(out));
   if (!summary) throw new CapfleetError("JOB_FAILED", `${file.id} has ended, but ${out}summary.json is missing`);
   process.stdout.write(`${summaryText(summary, out)}\n`);
-  if (summary.state === "finished") return;
+  const { since } = file.spec.input;
+  if (summary.state === "finished") {
+    if (since) process.stdout.write(`dataset  ${since.root}\n`);
+    return;
+  }
   const why = summary.reason ? `${summary.reason.code}: ${summary.reason.message}` : `it was ${summary.state}`;
   throw new CapfleetError("JOB_FAILED", `${file.id} did not finish: ${why}`);
 }

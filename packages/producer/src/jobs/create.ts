@@ -3,7 +3,9 @@ import { createHash } from "node:crypto";
 import {
   CAPFLEET_VERSION,
   CapfleetError,
+  datasetLayout,
   type Format,
+  type Input,
   type JobFile,
   type JobSpec,
   type JobState,
@@ -39,6 +41,8 @@ export interface JobRequest {
   lane: Lane;
   maxErrorRate: number;
   runner: JobState["runner"];
+  /** The output is the root of a dataset, and the job a run of it; see incremental/. */
+  incremental: boolean;
 }
 
 export interface CreatedJob {
@@ -61,31 +65,56 @@ export async function createJob(
   stores: Stores,
   states: JobStates,
 ): Promise<CreatedJob> {
-  const { task, limit, shardSize, format, lane } = request;
-  checkFormat(task, format, "--format");
+  const { input, out } = await locate(request, models, stores);
+  const spec = specOf(request, input, models);
+  const there = await ownerOf(stores.at(out), fingerprintOf(spec));
+  if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
+  await checkInput(input, request.task, stores);
+  const job = await placeJob(spec, newJobId(), out, request, models, stores, states);
+  if (!job) throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
+  return job;
+}
+
+/** Where a job reads and writes, once its models and locations are known to go together. */
+export async function locate({ task, ...request }: JobRequest, models: readonly Model[], stores: Stores) {
+  checkFormat(task, request.format, "--format");
   for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
   const input = await resolveInput(parseInput(request.input, request.columns), stores);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
   if (input.uri.endsWith("/") && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
-  const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane };
-  const store = stores.at(out);
-  const there = await ownerOf(store, fingerprintOf(spec));
-  if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
-  await checkInput(input, task, stores);
+  return { input, out };
+}
 
+export function specOf(request: JobRequest, input: Input, models: readonly Model[]): JobSpec {
+  const { task, limit, shardSize, format, lane } = request;
+  return { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane };
+}
+
+export const newJobId = () => `job_${ulid()}`;
+
+/** Null where the output has a job by now. */
+export async function placeJob(
+  spec: JobSpec,
+  id: string,
+  out: string,
+  request: JobRequest,
+  models: readonly Model[],
+  stores: Stores,
+  states: JobStates,
+): Promise<CreatedJob | null> {
   const file: JobFile = {
     schema: SCHEMA_VERSION,
-    id: `job_${ulid()}`,
+    id,
     capfleet: CAPFLEET_VERSION,
     created: new Date().toISOString(),
     fingerprint: fingerprintOf(spec),
     spec,
   };
   // From here on the output is ours. Dying before the next line leaves a job that the same command adopts.
-  const put = await store.putIfAbsent(layout.job, JSON.stringify(file, null, 2));
-  if (put.outcome === "exists") throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
+  const put = await stores.at(out).putIfAbsent(layout.job, JSON.stringify(file, null, 2));
+  if (put.outcome === "exists") return null;
   return { ...(await adopt(file, out, request, models, states)), existed: false };
 }
 
@@ -109,22 +138,36 @@ function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
   throw new CapfleetError("INVALID_OPTION", `--max-new-tokens ${asked}: ${ref.model} can make ${maxNewTokens} at most`);
 }
 
-function fingerprintOf({ task, engines, input, limit, shardSize, format }: JobSpec): string {
-  const meaning = [task, ...engines.map(({ digest }) => digest), input, limit, shardSize, format];
-  return createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
-}
+export const fingerprintOf = ({ task, engines, input, limit, shardSize, format }: JobSpec): string =>
+  digestOf([task, ...engines.map(({ digest }) => digest), input, limit, shardSize, format]);
+
+export const digestOf = (meaning: unknown[]): string =>
+  createHash("sha256").update(JSON.stringify(meaning)).digest("hex").slice(0, 32);
 
 async function ownerOf(store: Store, fingerprint: string): Promise<JobFile | null> {
   const file = await readJobFile(store);
   if (file?.fingerprint === fingerprint) return file;
   if (file) throw new CapfleetError("OUTPUT_IN_USE", `${store.uri} already holds ${file.id}, which is another job`);
-  for await (const { key } of store.list()) {
-    throw new CapfleetError("OUTPUT_IN_USE", `${store.uri} is not empty: it holds ${key}`);
-  }
+  await expectEmpty(store);
   return null;
 }
 
-async function adopt(file: JobFile, out: string, request: JobRequest, models: readonly Model[], states: JobStates) {
+/** Throws OUTPUT_IN_USE. */
+export async function expectEmpty(store: Store): Promise<void> {
+  for await (const { key } of store.list()) {
+    const hint = key === datasetLayout.dataset ? "; go on with it by --incremental" : "";
+    throw new CapfleetError("OUTPUT_IN_USE", `${store.uri} is not empty: it holds ${key}${hint}`);
+  }
+}
+
+/** Makes the job one that `request.runner` looks after. */
+export async function adopt(
+  file: JobFile,
+  out: string,
+  request: JobRequest,
+  models: readonly Model[],
+  states: JobStates,
+) {
   const { runner, maxErrorRate } = request;
   const folders = models.flatMap(({ folder }) => folder ?? []);
   const checkpoints = folders.length === models.length ? folders : null;

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { type JobState, layout } from "@capfleet/shared/contract";
 import { parseUri, type Store, type Stores } from "@capfleet/shared/storage";
 import pLimit from "p-limit";
+import { readJobFile } from "./create.ts";
 import type { JobStates } from "./states.ts";
 
 const MARKS = [layout.success, layout.summary, layout.report];
@@ -22,6 +23,12 @@ export interface Removed {
 /** Safe to repeat. Throws the stores' errors. */
 export async function removeJob(state: JobState, stores: Stores, states: JobStates): Promise<Removed> {
   const store = stores.at(state.out);
+  // An output that another job has taken since is not this one's.
+  const file = await readJobFile(store);
+  if (file && file.id !== state.id) {
+    await states.delete(state.id);
+    return { objects: 0, left: null };
+  }
   let objects = 0;
   const remove = async (key: string) => {
     if (!(await store.stat(key))) return;
@@ -44,8 +51,8 @@ async function removeFolders(out: string): Promise<void> {
   for (const folder of [...FOLDERS, ""]) await rmdir(join(location.path, folder)).catch(() => {});
 }
 
-/** Memory does not grow with the number of objects. */
-async function removeAll(store: Store, prefix: string): Promise<number> {
+/** All below a prefix; memory does not grow with their number. Returns it. */
+export async function removeAll(store: Store, prefix: string): Promise<number> {
   const limit = pLimit(DELETES_AT_ONCE);
   const running = new Set<Promise<void>>();
   let objects = 0;

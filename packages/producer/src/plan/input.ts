@@ -13,6 +13,7 @@ import {
   type Dataset,
   type Entry,
   holdsTars,
+  incrementalDataset,
   manifestDataset,
   prefixDataset,
   webdatasetDataset,
@@ -41,6 +42,8 @@ export async function resolveInput(input: Input, stores: Stores): Promise<Input>
 }
 
 export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
+  const { since } = input;
+  if (since) return incrementalDataset(stores.at(input.uri), stores.at(since.root), since.index);
   if (input.kind === "prefix") return prefixDataset(stores.at(input.uri));
   if (input.kind === "webdataset") return webdatasetDataset(input, stores, task);
   const { store, key } = stores.object(input.uri);

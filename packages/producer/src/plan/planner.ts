@@ -73,7 +73,7 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
     writing.catch(() => {});
   };
 
-  const entries = limited(dataset.entries(begun.end?.cursor ?? null), spec.limit, planned);
+  const entries = limited(dataset.entries(begun.end?.cursor ?? null), spec.limit, planned, signal);
   const { size, rest } = await chooseSize(entries, spec.shardSize ?? begun.firstSize, request.slots);
   const weigh = textWeight(spec.task);
   let pending: Entry[] = [];
@@ -151,10 +151,11 @@ async function readEnd(store: Store, shard: number): Promise<ShardEnd> {
   return shardEndSchema.parse(JSON.parse(text.slice(text.lastIndexOf("\n") + 1)));
 }
 
-async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, taken: number) {
+async function* limited(chunks: AsyncIterable<Entry[]>, limit: number | null, taken: number, signal: AbortSignal) {
   let left = (limit ?? Number.POSITIVE_INFINITY) - taken;
   if (left <= 0) return;
   for await (const chunk of chunks) {
+    signal.throwIfAborted();
     yield chunk.length > left ? chunk.slice(0, left) : chunk;
     left -= chunk.length;
     if (left <= 0) return;

@@ -7,6 +7,7 @@ import {
   SCHEMA_VERSION,
   type Summary,
 } from "@capfleet/shared/contract";
+import { releaseRun } from "../incremental/publish.ts";
 import type { JobStates } from "../jobs/states.ts";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { writeReport } from "../report/report.ts";
@@ -21,7 +22,7 @@ export async function endJob(
   reason: Reason | null,
   states: JobStates,
 ): Promise<void> {
-  const { store, file, tally } = tracker;
+  const { store, file, tally, stores } = tracker;
   await tally.rollUp(true);
   // A producer that has just taken the job up may not have looked yet.
   const plan = tracker.plan ?? (await readPlan(store));
@@ -50,9 +51,10 @@ export async function endJob(
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
-  if (pairs) await writeReport(file, pairs, store, tracker.stores);
+  if (pairs) await writeReport(file, pairs, store, stores);
   if (ended === "finished") await store.put(layout.success, "");
   tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
+  if (file.spec.input.since) await releaseRun(file, stores);
 }
 
 function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {

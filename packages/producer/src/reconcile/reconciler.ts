@@ -104,7 +104,7 @@ export class Reconciler {
       if (!signal.aborted) await Promise.race([this.#wake.promise, pause(ROUND_MS)]);
     }
     clearInterval(renewing);
-    for (const tracker of this.#trackers.values()) tracker.stopPlanning();
+    for (const tracker of this.#trackers.values()) tracker.stopWorking();
     await this.#lease.release().catch(() => {});
     await Promise.allSettled([...this.#queues.values()].map((queue) => queue.close()));
     this.#redis.disconnect();
@@ -145,7 +145,7 @@ export class Reconciler {
 
   /** Another producer has the lease: its rounds count, ours would only repeat them. */
   #stepDown(): void {
-    for (const tracker of this.#trackers.values()) tracker.stopPlanning();
+    for (const tracker of this.#trackers.values()) tracker.stopWorking();
     this.#trackers.clear();
     this.#seen.clear();
     this.#lookAt = 0;
@@ -175,7 +175,7 @@ export class Reconciler {
 
   /** Somebody else looks after the job now. */
   async #giveUp(tracker: JobTracker): Promise<void> {
-    tracker.stopPlanning();
+    tracker.stopWorking();
     await this.#withdraw(tracker, await this.#outstanding(tracker.engines));
     this.#trackers.delete(tracker.id);
   }
@@ -195,11 +195,12 @@ export class Reconciler {
     const { intent } = tracker.state;
     if (intent === "run" && !tracker.fatal) tracker.keepPlanning(slots, now);
     else {
-      tracker.stopPlanning();
+      // Nothing but its end is left of a paused job that is complete.
+      if (intent !== "paused" || !tracker.isComplete) tracker.stopWorking();
       await this.#withdraw(tracker, here);
     }
     // Where no worker lives, what Redis calls active is what a dead one had in work.
-    const idle = (slots === 0 || !here.byJob.has(tracker.id)) && !tracker.isPlanning;
+    const idle = (slots === 0 || !here.byJob.has(tracker.id)) && !tracker.isWorking;
     const { states } = this.#options;
     if (intent === "cancelled" && idle) await this.#end(tracker, "cancelled");
     else if (tracker.fatal && idle) await this.#end(tracker, "failed");
@@ -207,8 +208,8 @@ export class Reconciler {
       const { rows } = tracker.tally.sums;
       const { records } = tracker.plan!;
       const message = `${rows} rows were committed for ${records} records`;
-      if (rows === records) await endJob(tracker, "finished", null, states);
-      else tracker.fatal = { code: "JOB_FAILED", message };
+      if (rows !== records) tracker.fatal = { code: "JOB_FAILED", message };
+      else if (tracker.keepPublishing(now)) await endJob(tracker, "finished", null, states);
     }
   }
 

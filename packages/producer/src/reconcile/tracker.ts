@@ -12,6 +12,7 @@ import {
 } from "@capfleet/shared/contract";
 import { engineSet, type Presence, type Progress, type Report, servedSets } from "@capfleet/shared/queues";
 import type { Store, Stores } from "@capfleet/shared/storage";
+import { publishRun } from "../incremental/publish.ts";
 import { readJobFile } from "../jobs/create.ts";
 import { openDataset } from "../plan/input.ts";
 import { PlanConflict, type Planned, planJob } from "../plan/planner.ts";
@@ -20,7 +21,7 @@ import { Rate } from "./rate.ts";
 import { Tally } from "./tally.ts";
 import type { Runnable } from "./window.ts";
 
-const REPLAN_MS = 1_000;
+const AGAIN_MS = 1_000;
 
 export class JobTracker {
   /** As last read; the reconciler keeps it fresh. */
@@ -35,8 +36,10 @@ export class JobTracker {
   fatal: Reason | null = null;
   readonly stores: Stores;
   readonly #rate = new Rate();
-  #planning: AbortController | null = null;
-  #planAgainAt = 0;
+  /** Planning, or publishing an incremental run. */
+  #working: AbortController | null = null;
+  #workAgainAt = 0;
+  #isPublished = false;
 
   private constructor(state: JobState, file: JobFile, store: Store, stores: Stores) {
     this.state = state;
@@ -62,37 +65,57 @@ export class JobTracker {
 
   /** Plans in the background until the plan is whole; call it in every round. */
   keepPlanning(slots: number, now: number): void {
-    if (this.plan || this.#planning || this.fatal || now < this.#planAgainAt) return;
+    if (this.plan || this.fatal) return;
+    this.#keepWorking(now, async (signal) => {
+      this.plan = await planJob({
+        store: this.store,
+        spec: this.file.spec,
+        dataset: openDataset(this.file.spec.input, this.file.spec.task, this.stores),
+        slots,
+        signal,
+        onShard: (planned) => {
+          this.planned = planned;
+        },
+      });
+    });
+  }
+
+  /**
+   * Makes the rows of an incremental run those of its dataset, in the background: it may take minutes. Call it in every
+   * round of a complete job, until it says that nothing of the kind is left to do.
+   */
+  keepPublishing(now: number): boolean {
+    if (this.#isPublished || !this.file.spec.input.since) return true;
+    const { shards } = this.plan!;
+    const { out, retries } = this.state;
+    this.#keepWorking(now, async (signal) => {
+      await publishRun({ file: this.file, out, shards, retries }, this.stores, signal);
+      this.#isPublished = true;
+    });
+    return false;
+  }
+
+  /** One thing at a time; what fails is tried again a little later. */
+  #keepWorking(now: number, work: (signal: AbortSignal) => Promise<void>): void {
+    if (this.#working || now < this.#workAgainAt) return;
     const stop = new AbortController();
-    this.#planning = stop;
-    planJob({
-      store: this.store,
-      spec: this.file.spec,
-      dataset: openDataset(this.file.spec.input, this.file.spec.task, this.stores),
-      slots,
-      signal: stop.signal,
-      onShard: (planned) => {
-        this.planned = planned;
-      },
-    }).then(
-      (plan) => {
-        this.plan = plan;
-        this.#planning = null;
-      },
-      (thrown: unknown) => {
-        this.#planning = null;
-        this.#planAgainAt = performance.now() + REPLAN_MS;
+    this.#working = stop;
+    work(stop.signal)
+      .catch((thrown: unknown) => {
+        this.#workAgainAt = performance.now() + AGAIN_MS;
         if (!stop.signal.aborted && !(thrown instanceof PlanConflict)) this.failed(asCapfleetError(thrown));
-      },
-    );
+      })
+      .finally(() => {
+        this.#working = null;
+      });
   }
 
-  stopPlanning(): void {
-    this.#planning?.abort();
+  stopWorking(): void {
+    this.#working?.abort();
   }
 
-  get isPlanning(): boolean {
-    return this.#planning !== null;
+  get isWorking(): boolean {
+    return this.#working !== null;
   }
 
   absorb(reports: readonly Report[], now: number): void {

@@ -3,7 +3,7 @@ import { type InputRecord, layout, type Pair, type ResultRow } from "@capfleet/s
 import { openImage } from "@capfleet/shared/datasets";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import sharp from "sharp";
-import { readLines } from "../jobs/lines.ts";
+import { readShardRows } from "../jobs/rows.ts";
 
 export interface Example {
   id: string;
@@ -30,11 +30,9 @@ export async function findExamples(store: Store, stores: Stores): Promise<Map<Ki
     const shard = layout.numberOf(key);
     if (shard === null) continue;
     // A row stands in the place of its record, which says where in a tar the image is.
-    const [rows, records] = [
-      await readLines<ResultRow>(store, key),
-      await readLines<InputRecord>(store, layout.shard(shard)),
-    ];
-    for (const [i, { pairs = [] }] of rows.entries()) {
+    const { records, lines } = await readShardRows(store, shard);
+    for (const [i, line] of lines.entries()) {
+      const { pairs = [] } = JSON.parse(line) as ResultRow;
       for (const pair of pairs) {
         const some = found.get(kindOf(pair)) ?? [];
         found.set(kindOf(pair), some);

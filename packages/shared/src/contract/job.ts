@@ -48,8 +48,8 @@ export const inputSchema = z.object({
   kind: z.enum(INPUT_KINDS),
   uri: z.string(),
   /**
-   * Prefixes: only images that are not in the index of the dataset at `root` as they are now. `index`: the run whose index
-   * it is; null where there is none, or where it was made by other models or options.
+   * Prefixes: only images that are not in the index of the dataset at `root` as they are now. `index`: its name there; null
+   * where there is none, or where it was made by other models or options.
    */
   since: z.object({ root: z.string(), index: z.string().nullable() }).nullable().default(null),
   /** Manifests: the fields that hold a record's image and, where there is such a field, its id. */

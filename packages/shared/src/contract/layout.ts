@@ -1,4 +1,4 @@
-/** Names of the objects below a job's output prefix and below the state root. Numbers sort as text does. */
+/** Names of the objects below a job's output prefix, a dataset's root and the state root. Numbers sort as text does. */
 
 const six = (n: number) => String(n).padStart(6, "0");
 
@@ -22,6 +22,18 @@ export const layout = {
     const found = /(?:^|\/)(\d{6,})\.jsonl?$/.exec(key);
     return found ? Number(found[1]) : null;
   },
+};
+
+/** Below the root of a dataset of incremental runs. Each run is a job, and its output is `runs/<run>/`. */
+export const datasetLayout = {
+  dataset: "dataset.json",
+  runs: "runs/",
+  run: (run: string) => `runs/${run}/`,
+  /** The run whose output is `out`, a folder below `runs/`. */
+  runOf: (out: string) => out.split("/").at(-2)!,
+  indexes: "index/",
+  index: (index: string) => `index/${index}/`,
+  indexPart: (index: string, n: number) => `index/${index}/${six(n)}.jsonl`,
 };
 
 export const stateLayout = {

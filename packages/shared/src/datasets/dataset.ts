@@ -9,7 +9,7 @@ export interface Entry {
 
 export interface Dataset {
   /**
-   * Records after `cursor` (null: from the start), some at a time. Memory does not grow with the dataset. Throws
+   * Records after `cursor` (null: from the start), some at a time, or none. Memory does not grow with the dataset. Throws
    * SOURCE_CHANGED where a manifest is no longer the one that the cursor came from.
    */
   entries(cursor: Cursor | null): AsyncIterable<Entry[]>;

@@ -2,6 +2,8 @@ export * from "./budget.ts";
 export * from "./dataset.ts";
 export * from "./fetch.ts";
 export * from "./image.ts";
+export * from "./image-index.ts";
+export * from "./incremental.ts";
 export { splitLines } from "./lines.ts";
 export * from "./manifest.ts";
 export * from "./out/index.ts";
