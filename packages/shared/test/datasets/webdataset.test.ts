@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Cursor, decodingSchema, inputSchema, type JobTaskSpec } from "../../src/contract/index.ts";
-import { checkWebdataset, type Entry, holdsTars, webdatasetDataset } from "../../src/datasets/index.ts";
+import { checkWebdataset, type Entry, kindOfPrefix, webdatasetDataset } from "../../src/datasets/index.ts";
 import { TarBytes } from "../../src/datasets/tar-bytes.ts";
 import { type Store, storesFromEnv } from "../../src/storage/index.ts";
 
@@ -255,14 +255,15 @@ describe("which tars", () => {
 
   test("a prefix: tars and no images; what img2dataset writes beside them does not count", async () => {
     const store = stores.at(`${at("tars")}/`);
-    expect(await holdsTars(store)).toBe(false);
+    expect(await kindOfPrefix(store)).toBe("prefix");
     await writeFile(at("tars/00000.parquet"), "p");
+    expect(await kindOfPrefix(store)).toBe("parquet");
     await pack("00000.tar", { "a.jpg": "A" });
     await writeFile(at("tars/00000_stats.json"), "{}");
-    expect(await holdsTars(store)).toBe(true);
+    expect(await kindOfPrefix(store)).toBe("webdataset");
     expect(await records()).toHaveLength(1);
     await writeFile(at("tars/z.JPG"), "an image");
-    expect(await holdsTars(store)).toBe(false);
+    expect(await kindOfPrefix(store)).toBe("prefix");
   });
 
   test("what is no tar, has no samples or not what is asked for is refused at once", async () => {
