@@ -14,8 +14,8 @@ export class Manifest {
   readonly #task: JobTaskSpec;
 
   constructor(stores: Stores, uri: string, { task = caption, image = "image", id = "id", keep = [] as string[] } = {}) {
-    const ending = /[a-z]*\/?$/.exec(uri)![0];
-    const kind = ({ tsv: "csv", "": "parquet", "/": "parquet" }[ending] ?? ending) as ManifestKind;
+    const ending = uri.endsWith("/") ? "parquet" : uri.slice(uri.lastIndexOf(".") + 1);
+    const kind = (ending === "tsv" ? "csv" : ending) as ManifestKind;
     this.#input = { kind, uri, columns: { image, id }, keep };
     this.#stores = stores;
     this.#task = task;
