@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Store, storesFromEnv } from "../../src/storage/index.ts";
-import { itm, Manifest } from "./manifests.ts";
+import { Manifest } from "./manifests.ts";
+import { itm } from "./tasks.ts";
 
 let folder: string;
 let store: Store;

@@ -1,12 +1,9 @@
 /** What the tests of manifests have in common. */
 import { expect } from "vitest";
-import { type Cursor, decodingSchema, type InputRecord, type JobTaskSpec } from "../../src/contract/index.ts";
+import type { Cursor, InputRecord, JobTaskSpec } from "../../src/contract/index.ts";
 import { checkManifest, type Entry, type ManifestKind, manifestDataset } from "../../src/datasets/index.ts";
 import type { Stores } from "../../src/storage/index.ts";
-
-const decoding = decodingSchema.parse({});
-export const caption: JobTaskSpec = { name: "caption", decoding, captions: 1, prompt: null };
-export const itm = (column: string): JobTaskSpec => ({ name: "itm", texts: { column } });
+import { caption } from "./tasks.ts";
 
 export class Manifest {
   readonly #input: Parameters<typeof manifestDataset>[0];

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,10 +7,12 @@ import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
 import { parquetMetadata } from "hyparquet";
 import { type ParquetWriteOptions, parquetWriteBuffer } from "hyparquet-writer";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { readParquet } from "../../src/datasets/parquet.ts";
 import { columnsOf } from "../../src/datasets/parquet-columns.ts";
 import { wantedOfRow } from "../../src/datasets/row.ts";
 import { type Store, storesFromEnv } from "../../src/storage/index.ts";
-import { caption, itm, Manifest } from "./manifests.ts";
+import { Manifest } from "./manifests.ts";
+import { caption, itm } from "./tasks.ts";
 
 let folder: string;
 let duckdb: DuckDBConnection;
@@ -246,6 +249,38 @@ test("rows and no columns that are wanted: texts need no image", async () => {
     { id: "row 1", image: null, texts: ["one"] },
     { id: "row 2", image: null, texts: ["two"] },
   ]);
+});
+
+test("few requests: small row groups together, a small file at once, columns that are not wanted not at all", async () => {
+  const asked: number[] = [];
+  const counted = async (bytes: Buffer) => {
+    await write(bytes);
+    const object = (await store.stat("list.parquet"))!;
+    const stream: Store["stream"] = async (key, options) => {
+      asked.push(options!.range!.end! - options!.range!.start);
+      return store.stream(key, options);
+    };
+    const counting = { uriOf: (key: string) => store.uriOf(key), stream } as Store;
+    const uri = store.uriOf("list.parquet");
+    const file = { store: counting, object, uri, name: "list.parquet", isOneOfSeveral: false };
+    let rows = 0;
+    for await (const some of readParquet(file, wantedOfRow({ columns, keep: [] }, caption), null)) rows += some.length;
+    return { rows, asked: asked.splice(0) };
+  };
+  const columns = { image: "image", id: "id" };
+  const small = made([images(5_000)], { rowGroupSize: 50 });
+  expect(await counted(small)).toEqual({ rows: 5_000, asked: [small.length] });
+
+  const noise = (n: number) => Array.from({ length: n }, (_, i) => createHash("sha512").update(`${i}`).digest("hex"));
+  const wide = made([images(40_000), { name: "noise", data: noise(40_000) }], { rowGroupSize: 400 });
+  const groups = await counted(wide);
+  expect(wide.length).toBeGreaterThan(4_000_000);
+  // The footer, and one run over all groups: what lies between their images is less than a request costs.
+  expect(groups).toEqual({ rows: 40_000, asked: [512 * 1024, expect.any(Number)] });
+
+  const apart = await counted(made([images(40_000), { name: "noise", data: noise(40_000) }], { rowGroupSize: 20_000 }));
+  expect(apart.asked).toHaveLength(3);
+  expect(Math.max(...apart.asked)).toBeLessThanOrEqual(512 * 1024);
 });
 
 /** With other bytes in the middle of it, or at an offset (counted from the end where it is negative). */

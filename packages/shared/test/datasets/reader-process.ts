@@ -1,0 +1,21 @@
+/** Reads a dataset to its end, as the planner does, and says how many records there were. */
+import { inputSchema } from "../../src/contract/index.ts";
+import { type ManifestKind, manifestDataset, webdatasetDataset } from "../../src/datasets/index.ts";
+import { storesFromEnv } from "../../src/storage/index.ts";
+import { caption } from "./tasks.ts";
+
+const [, , kind, uri] = process.argv as [string, string, string, string];
+const input = inputSchema.parse({ kind, uri });
+const stores = storesFromEnv({});
+const dataset =
+  kind === "webdataset"
+    ? webdatasetDataset(input, stores, caption)
+    : manifestDataset({ ...input, kind: kind as ManifestKind }, stores, caption);
+// With --hold: what the test's limit of memory must not be enough for.
+const held = process.argv.includes("--hold") ? [] : null;
+let count = 0;
+for await (const entries of dataset.entries(null)) {
+  count += entries.length;
+  (held as unknown[] | null)?.push(...entries);
+}
+console.log(count);
