@@ -54,8 +54,10 @@ class Assembly {
         records.push({ fields: this.#fields, first, last: line });
       } else {
         records.push({ fields: problem, first, last: first });
-        todo = this.#lines.slice(1).concat(todo.slice(at));
-        at = 0;
+        // Its further lines are looked at again, whether they came just now or with lines before.
+        const again = this.#lines.length - 1;
+        if (again > at) todo = this.#lines.slice(1).concat(todo.slice(at));
+        at = Math.max(0, at - again);
       }
       this.#reset();
     }

@@ -109,8 +109,8 @@ describe("broken quotes cost the line where the record began, and no other", () 
     ]);
   });
 
-  test("many of them, one after the other, at the end", async () => {
-    const records = await read('"a\n'.repeat(3));
+  test.each([1, 7, 64])("many of them, one after the other, at the end, in chunks of %i bytes", async (chunk) => {
+    const records = await read('"a\n'.repeat(3), ",", chunk);
     expect(records.map(({ fields, first }) => [fields, first.number])).toEqual([
       ["text follows the quote that ends field 1", 1],
       ["text follows the quote that ends field 1", 2],

@@ -69,6 +69,13 @@ describe("a manifest", () => {
     ]);
   });
 
+  test("a number is an id to its last digit, wherever the same name is as well", async () => {
+    const ids = ["9007199254740993", "-12345678901234567890", "1.50"];
+    await write(ids.map((id) => `{"more":{"id":1},"id":${id},"image":"a.jpg"}`).join("\n"));
+    await check();
+    expect((await all(manifest())).map(({ record }) => record.id)).toEqual(ids);
+  });
+
   test("resumes at the byte after any record, with the right line numbers", async () => {
     const lines = Array.from({ length: 50 }, (_, n) =>
       n % 7 === 3 ? "not json" : `{"id":"é${n}","image":"${n}.jpg"}`,
@@ -91,6 +98,7 @@ describe("a manifest", () => {
 
   test.each([
     ["not json", "not valid JSON"],
+    ['\uFEFF{"image":"a.jpg"}', "not valid JSON"],
     ["[1]", "not a JSON object"],
     ["null", "not a JSON object"],
     ['{"id":"a"}', "no `image`"],
