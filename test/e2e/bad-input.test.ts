@@ -114,7 +114,7 @@ describe("usage: exit code 2, before anything exists", () => {
     [
       "a column of a folder",
       "INVALID_OPTION",
-      '"alt" needs a .jsonl manifest',
+      '"alt" needs a manifest',
       () => ["itm", at("photos"), "--out", at("o"), "--text-column", "alt"],
     ],
     [

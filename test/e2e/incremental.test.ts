@@ -1,4 +1,5 @@
 /** Incremental runs as a user types them: on one machine with a folder, and by a fleet with S3. */
+import { execFileSync } from "node:child_process";
 import { copyFile, cp, mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
@@ -91,6 +92,23 @@ test("a folder, on one machine: what is new, nothing, one more, one replaced, on
   expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(/^JOB_NOT_FOUND: .* is a dataset/) });
   const plain = await capfleet(env, "run", "caption", photos, "--out", root);
   expect(plain).toMatchObject({ code: 2, stderr: expect.stringMatching(/^OUTPUT_IN_USE: .*--incremental/) });
+
+  // What the runs have made together, as one dataset.
+  const exported = sandbox.path("exported");
+  expect(await done("results", root, "--to", "webdataset", exported)).toContain("exported: 3 samples of 3 records");
+  const names = execFileSync("tar", ["-tf", join(exported, "000000.tar")], { encoding: "utf8" });
+  expect(names.match(/^\d+\.txt$/gm)).toEqual(["0000000000.txt", "0000000001.txt", "0000000002.txt"]);
+  const texts = execFileSync("tar", ["-xOf", join(exported, "000000.tar"), "--wildcards", "*.json"], {
+    encoding: "utf8",
+  });
+  const ids = now.slice(1).map(([id]) => id);
+  for (const id of ids) expect(texts).toContain(`"id":${JSON.stringify(id)}`);
+
+  const [oldest] = await readdir(join(root, "runs"));
+  const run = await capfleet(env, "delete", join(root, "runs", oldest!), "--yes");
+  expect(run).toMatchObject({ code: 2, stderr: expect.stringMatching(/^JOB_STATE: .* is a run of /) });
+  expect(await done("delete", root, "--yes")).toMatch(/^deleted .*, 3 runs$/m);
+  expect(await Array.fromAsync(store.list())).toEqual([]);
 });
 
 test("killed in the middle, the same command goes on with its run; another one is refused until then", async () => {

@@ -56,7 +56,7 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
     .argument("<task>", `what to do: ${JOB_TASKS.join(", ")}`)
     .argument(
       "<input>",
-      "a prefix or folder of images, a .jsonl manifest, or .tar shards: a prefix, one, or {000..099}.tar",
+      "a folder or prefix of images, a .jsonl, .csv, .tsv or .parquet manifest, or .tar shards; several: {000..099}.tar",
     )
     .requiredOption("--out <uri>", "where the job and its results go: an empty prefix or folder")
     .option("--model <model>", `${MODEL_FORMS} (default: the task's demo)`)

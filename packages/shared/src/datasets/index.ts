@@ -1,6 +1,7 @@
 export * from "./budget.ts";
 export * from "./dataset.ts";
 export * from "./fetch.ts";
+export { kindOfPrefix } from "./files.ts";
 export * from "./image.ts";
 export * from "./image-index.ts";
 export * from "./incremental.ts";

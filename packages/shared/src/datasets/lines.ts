@@ -3,6 +3,8 @@
 export interface Line {
   /** Without its line end; null where the line is longer than the limit (its bytes are skipped). */
   text: string | null;
+  /** What ended it; empty at the end of the stream. */
+  newline: "" | "\n" | "\r\n";
   /** Offset in bytes, from the start of the stream, of what follows the line. */
   end: number;
 }
@@ -16,14 +18,15 @@ export async function* splitLines(body: AsyncIterable<Uint8Array>, maxBytes: num
   let restBytes = 0;
   let offset = 0;
 
-  const finish = (tail: Buffer): string | null => {
+  const finish = (tail: Buffer, ending: "" | "\n"): Omit<Line, "end"> => {
     const length = restBytes + tail.length;
     const whole = rest.length === 0 ? tail : Buffer.concat([...rest, tail]);
     rest = [];
     restBytes = 0;
-    if (length > maxBytes) return null;
-    const end = whole.at(-1) === CARRIAGE_RETURN ? whole.length - 1 : whole.length;
-    return whole.toString("utf8", 0, end);
+    if (length > maxBytes) return { text: null, newline: ending };
+    const hasReturn = whole.at(-1) === CARRIAGE_RETURN;
+    const text = whole.toString("utf8", 0, hasReturn ? whole.length - 1 : whole.length);
+    return { text, newline: hasReturn && ending !== "" ? "\r\n" : ending };
   };
 
   for await (const piece of body) {
@@ -31,9 +34,9 @@ export async function* splitLines(body: AsyncIterable<Uint8Array>, maxBytes: num
     const lines: Line[] = [];
     let start = 0;
     for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, start)) {
-      const text = finish(chunk.subarray(start, at));
+      const line = finish(chunk.subarray(start, at), "\n");
       start = at + 1;
-      lines.push({ text, end: offset + start });
+      lines.push({ ...line, end: offset + start });
     }
     restBytes += chunk.length - start;
     // Past the limit the bytes are counted, not kept. A copy: the stream may use its chunk again.
@@ -42,5 +45,5 @@ export async function* splitLines(body: AsyncIterable<Uint8Array>, maxBytes: num
     offset += chunk.length;
     if (lines.length > 0) yield lines;
   }
-  if (restBytes > 0) yield [{ text: finish(Buffer.alloc(0)), end: offset }];
+  if (restBytes > 0) yield [{ ...finish(Buffer.alloc(0), ""), end: offset }];
 }

@@ -2,25 +2,17 @@
  * Files of a tar that are one sample, and the record that they make. As in WebDataset, a file's key is its path up to the
  * first dot of its last part; neighbours with one key are a sample.
  */
-import type { ErrorCode } from "../contract/errors.ts";
 import type { InputRecord, RowError } from "../contract/record.ts";
-import { type JobTaskSpec, needsImage, needsText, textsOf } from "../contract/task.ts";
-import { readTexts } from "./manifest.ts";
+import type { JobTaskSpec } from "../contract/task.ts";
+import { type Fields, rowError, type Wanted, wantedOf, withFields } from "./fields.ts";
 import type { TarMember } from "./tar.ts";
 
 const NAME = /^((?:.*\/)?[^./][^./]*)\.([^/]*)$/s;
 const IMAGE = /^(jpe?g|png|webp|gif|tiff?|avif)$/;
 export const MAX_TEXT_BYTES = 1024 * 1024;
 
-/** What a task takes from a sample. */
-export interface WantedOfSample {
-  image: boolean;
-  /** The field that holds the texts: `txt` is the file, any other is one of the json. Null: the task needs none. */
-  column: string | null;
-  /** Whether a sample may lack it. */
-  optional: boolean;
-  /** Fields that go along. */
-  keep: readonly string[];
+/** What a task takes from a sample: the field `txt` is that file, any other is one of the json. */
+export interface WantedOfSample extends Wanted {
   txt: boolean;
   json: boolean;
 }
@@ -32,17 +24,9 @@ export interface SampleTar {
 }
 
 export function wantedOfSample(task: JobTaskSpec, keep: readonly string[]): WantedOfSample {
-  const source = textsOf(task);
-  const column = source && "column" in source ? source.column : null;
-  const fields = column === null ? keep : [column, ...keep];
-  return {
-    image: needsImage(task),
-    column,
-    optional: !needsText(task),
-    keep,
-    txt: fields.includes("txt"),
-    json: fields.some((field) => field !== "txt"),
-  };
+  const wanted = wantedOf(task, keep);
+  const fields = wanted.column === null ? keep : [wanted.column, ...keep];
+  return { ...wanted, txt: fields.includes("txt"), json: fields.some((field) => field !== "txt") };
 }
 
 /** A file's key and what it is; null for a name that has neither, such as `.hidden`. */
@@ -91,7 +75,6 @@ export class Sample {
 
   /** Null where the files are no sample: neither image, nor text, nor json. */
   record(tar: SampleTar): InputRecord | null {
-    const { column, keep, optional } = this.#wanted;
     const [image, second] = this.#images.length > 0 ? this.#images : this.#otherImages;
     if (!image && this.#text === null && !this.#problem) return null;
     const record: InputRecord = { id: this.key, image: null };
@@ -106,17 +89,9 @@ export class Sample {
     const fields = this.#readJson();
     if (fields === null) return { ...record, error: invalid(`${this.key}.json is not a JSON object`) };
     const text = this.#bodies.get("txt")?.trim();
-    if (text !== undefined) fields.set("txt", text);
-    else fields.delete("txt");
-    if (keep.length > 0) {
-      const there = keep.filter((field) => fields.has(field));
-      record.kept = Object.fromEntries(there.map((field) => [field, fields.get(field)])) as InputRecord["kept"];
-    }
-    if (column === null) return record;
-    const texts = readTexts(fields.get(column), column);
-    if (Array.isArray(texts)) return { ...record, texts };
-    if (optional && texts.code === "TEXT_MISSING") return { ...record, texts: [] };
-    return { ...record, error: texts };
+    if (text !== undefined) fields.txt = text;
+    else delete fields.txt;
+    return withFields(record, fields, this.#wanted);
   }
 
   #imageProblem(image: TarMember | undefined, second: TarMember | undefined): RowError | null {
@@ -127,18 +102,17 @@ export class Sample {
   }
 
   /** Null where it is there and no object. */
-  #readJson(): Map<string, unknown> | null {
+  #readJson(): Fields | null {
     const body = this.#bodies.get("json");
-    if (body === undefined) return new Map();
+    if (body === undefined) return {};
     try {
       const value: unknown = JSON.parse(body);
       const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
-      return isObject ? new Map(Object.entries(value)) : null;
+      return isObject ? (value as Fields) : null;
     } catch {
       return null;
     }
   }
 }
 
-const rowError = (code: ErrorCode, message: string): RowError => ({ code, message, retryable: false });
 const invalid = (message: string): RowError => rowError("RECORD_INVALID", message);

@@ -5,12 +5,10 @@ import type { Cursor, InputRecord } from "../contract/record.ts";
 import type { JobTaskSpec } from "../contract/task.ts";
 import type { ObjectInfo, Store, Stores } from "../storage/index.ts";
 import type { Dataset, Entry } from "./dataset.ts";
+import { type Files, openFiles } from "./files.ts";
 import { TarBroken, tarMembers } from "./tar.ts";
 import { TarBytes } from "./tar-bytes.ts";
 import { Sample, splitName, type WantedOfSample, wantedOfSample } from "./webdataset-sample.ts";
-import { openTars, type Tars } from "./webdataset-tars.ts";
-
-export { holdsTars } from "./webdataset-tars.ts";
 
 const CHUNK = 500;
 /** Where none of so many is any good, the input is probably not what the user meant. */
@@ -25,7 +23,7 @@ export function webdatasetDataset(input: Input, stores: Stores, task: JobTaskSpe
   return {
     async *entries(cursor) {
       let chunk: Entry[] = [];
-      for await (const entry of readTars(openTars(input, stores), wanted, cursor)) {
+      for await (const entry of readTars(openFiles(input, stores), wanted, cursor)) {
         chunk.push(entry);
         if (chunk.length === CHUNK) {
           yield chunk;
@@ -42,7 +40,7 @@ export function webdatasetDataset(input: Input, stores: Stores, task: JobTaskSpe
  * first 100 samples is what the task needs or has a field that is to be kept, and the store's errors.
  */
 export async function checkWebdataset(input: Input, stores: Stores, task: JobTaskSpec): Promise<void> {
-  const tars = openTars(input, stores);
+  const tars = openFiles(input, stores);
   await tars.check();
   const wanted = wantedOfSample(task, input.keep);
   const records: InputRecord[] = [];
@@ -63,17 +61,11 @@ export async function checkWebdataset(input: Input, stores: Stores, task: JobTas
   throw new CapfleetError("TAR_INVALID", message);
 }
 
-async function* readTars(tars: Tars, wanted: WantedOfSample, cursor: Cursor | null): AsyncGenerator<Entry> {
-  const { store } = tars;
-  const from = cursor?.source === "webdataset" ? cursor : null;
-  if (from) {
-    const object = await store.stat(from.tar);
-    if (object?.etag !== from.etag) {
-      throw new CapfleetError("SOURCE_CHANGED", `${store.uriOf(from.tar)} has changed since its job was planned`);
-    }
-    yield* readTar(store, object, wanted, from.offset);
+async function* readTars(tars: Files, wanted: WantedOfSample, cursor: Cursor | null): AsyncGenerator<Entry> {
+  const from = cursor?.source === "webdataset" ? { file: cursor.tar, ...cursor } : null;
+  for await (const object of tars.list(from)) {
+    yield* readTar(tars.store, object, wanted, object.key === from?.file ? from.offset : 0);
   }
-  for await (const object of tars.list(from?.tar ?? null)) yield* readTar(store, object, wanted, 0);
 }
 
 /** The samples whose files begin at `offset` or after it. One beyond the tar's end: nothing is left of it. */

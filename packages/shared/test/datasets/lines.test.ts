@@ -16,6 +16,7 @@ describe.each([1, 2, 3, 7, 64])("splitLines, chunks of %i bytes", (chunk) => {
     const text = "a\nblümchen 🌻\r\n\nlast";
     const lines = await split(text, chunk);
     expect(lines.map(({ text }) => text)).toEqual(["a", "blümchen 🌻", "", "last"]);
+    expect(lines.map(({ newline }) => newline)).toEqual(["\n", "\r\n", "\n", ""]);
     // Every line begins where the one before ended.
     const bytes = Buffer.from(text);
     expect(lines.map(({ end }) => bytes.subarray(end).toString())).toEqual([
@@ -29,16 +30,16 @@ describe.each([1, 2, 3, 7, 64])("splitLines, chunks of %i bytes", (chunk) => {
   test("a line that is too long is null, and the next is whole", async () => {
     const lines = await split(`${"x".repeat(50)}\nok\n${"y".repeat(51)}`, chunk, 20);
     expect(lines).toEqual([
-      { text: null, end: 51 },
-      { text: "ok", end: 54 },
-      { text: null, end: 105 },
+      { text: null, newline: "\n", end: 51 },
+      { text: "ok", newline: "\n", end: 54 },
+      { text: null, newline: "", end: 105 },
     ]);
   });
 });
 
 test("a line of exactly the limit is kept", async () => {
   expect(await split("12345\n123456\n", 3, 5)).toEqual([
-    { text: "12345", end: 6 },
-    { text: null, end: 13 },
+    { text: "12345", newline: "\n", end: 6 },
+    { text: null, newline: "\n", end: 13 },
   ]);
 });

@@ -4,20 +4,14 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type Cursor, decodingSchema, inputSchema, type JobTaskSpec } from "../../src/contract/index.ts";
-import { checkWebdataset, type Entry, holdsTars, webdatasetDataset } from "../../src/datasets/index.ts";
+import { type Cursor, inputSchema } from "../../src/contract/index.ts";
+import { checkWebdataset, type Entry, kindOfPrefix, webdatasetDataset } from "../../src/datasets/index.ts";
 import { TarBytes } from "../../src/datasets/tar-bytes.ts";
 import { type Store, storesFromEnv } from "../../src/storage/index.ts";
+import { caption, itm } from "./tasks.ts";
 
 let folder: string;
 const stores = storesFromEnv({});
-const caption = {
-  name: "caption",
-  decoding: decodingSchema.parse({}),
-  captions: 1,
-  prompt: null,
-} satisfies JobTaskSpec as JobTaskSpec;
-const itm = (column: string): JobTaskSpec => ({ name: "itm", texts: { column } });
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "capfleet-tars-"));
@@ -179,6 +173,73 @@ describe("samples", () => {
   );
 });
 
+describe("headers that are rare", () => {
+  /** Changes a header's bytes, and its checksum with them, which old writers took over signed bytes. */
+  function rewrite(tar: Buffer, at: number, field: Buffer, offset: number, isSigned = false): void {
+    field.copy(tar, at + offset);
+    const header = tar.subarray(at, at + 512);
+    header.fill(" ", 148, 156);
+    const sum = header.reduce((sum, byte) => sum + (isSigned && byte > 127 ? byte - 256 : byte), 0);
+    header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
+  }
+
+  test("a name that is no UTF-8, and a checksum over signed bytes", async () => {
+    await pack("0.tar", { "aa.jpg": "A", "bb.jpg": "B" }, "--format=ustar");
+    const tar = await readFile(at("tars/0.tar"));
+    rewrite(tar, 0, Buffer.from([0xe4, 0xf6]), 0, true);
+    rewrite(tar, 1_024, Buffer.from([0xe4, 0xfc]), 0);
+    await writeFile(at("tars/0.tar"), tar);
+    const entries = await all();
+    expect(entries.map(({ record }) => [record.id, record.error])).toEqual([
+      ["äö", undefined],
+      ["äü", undefined],
+    ]);
+    expect(await Promise.all(entries.map(bytesOf))).toEqual(["A", "B"]);
+    await expectResumable();
+    rewrite(tar, 0, Buffer.from("x"), 0);
+    tar[148]! ^= 1;
+    await writeFile(at("tars/0.tar"), tar);
+    expect((await records())[0]!.error!.message).toContain("no tar header at byte 0");
+  });
+
+  /** Sparse files: 9 GB of a tar take no room on the disk. */
+  test.each(["gnu", "posix"])("a file over 8 GB (%s), and what follows it", async (format) => {
+    await mkdir(at("in"));
+    const size = 9 * 1024 ** 3 + 5;
+    const [huge, after] = [Buffer.alloc(512), await packed(format, "b.jpg", "B")];
+    const head = await packed(format, "a.jpg", "", size);
+    const file = await open(at("tars/0.tar"), "w");
+    await file.write(head, 0, head.length, 0);
+    const behind = head.length + Math.ceil(size / 512) * 512;
+    await file.write(after, 0, after.length, behind);
+    await file.write(huge, 0, 512, behind + after.length);
+    await file.close();
+    const entries = await all();
+    expect(entries.map(({ record }) => [record.id, record.error])).toEqual([
+      ["a", undefined],
+      ["b", undefined],
+    ]);
+    expect(entries[0]!.record.member).toMatchObject({ offset: head.length, size });
+    expect(entries[1]!.record.member).toMatchObject({ offset: behind + after.length - 512, size: 1 });
+    await expectResumable();
+  });
+
+  /** One member as GNU tar writes it, without the end of a tar; with `size`, only the headers of a file that is so large. */
+  async function packed(format: string, name: string, body: string, size?: number): Promise<Buffer> {
+    await writeFile(at(`in/${name}`), body);
+    if (size !== undefined) await truncate(at(`in/${name}`), size);
+    const tar = `tar --format=${format} -cf - -C "$1" ${name} | head -c 4096`;
+    const bytes = execFileSync("sh", ["-c", tar, "sh", at("in")], { stdio: ["ignore", "pipe", "ignore"] });
+    const zeros = Buffer.alloc(512);
+    let end = 512;
+    // pax: the header of the records, the records, then the file's own.
+    if (bytes.toString("latin1", 156, 157) === "x") end = 1_536;
+    if (size === undefined) end += 512;
+    expect(bytes.subarray(end, end + 512)).toEqual(zeros);
+    return bytes.subarray(0, end);
+  }
+});
+
 describe("damage", () => {
   const three = { "a.jpg": "A".repeat(2_000), "b.jpg": "B".repeat(2_000), "c.jpg": "C".repeat(2_000) };
 
@@ -255,14 +316,15 @@ describe("which tars", () => {
 
   test("a prefix: tars and no images; what img2dataset writes beside them does not count", async () => {
     const store = stores.at(`${at("tars")}/`);
-    expect(await holdsTars(store)).toBe(false);
+    expect(await kindOfPrefix(store)).toBe("prefix");
     await writeFile(at("tars/00000.parquet"), "p");
+    expect(await kindOfPrefix(store)).toBe("parquet");
     await pack("00000.tar", { "a.jpg": "A" });
     await writeFile(at("tars/00000_stats.json"), "{}");
-    expect(await holdsTars(store)).toBe(true);
+    expect(await kindOfPrefix(store)).toBe("webdataset");
     expect(await records()).toHaveLength(1);
     await writeFile(at("tars/z.JPG"), "an image");
-    expect(await holdsTars(store)).toBe(false);
+    expect(await kindOfPrefix(store)).toBe("prefix");
   });
 
   test("what is no tar, has no samples or not what is asked for is refused at once", async () => {
