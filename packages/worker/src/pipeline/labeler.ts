@@ -1,14 +1,15 @@
 /**
  * From a record to its row's fields: fetch → decode → batch → infer, for all shards and jobs at once. Each stage has its
  * own bound; `admit` bounds the whole, so that decode runs ahead of inference by a few batches and no more. A task that
- * looks at no image begins with the batch.
+ * looks at no image begins with the batch. Records that somebody waits for go the same way in a lane of their own, where no
+ * bulk record is before them.
  */
 import { createHash } from "node:crypto";
 import { availableParallelism } from "node:os";
 import {
   CapfleetError,
   type InputRecord,
-  type JobFile,
+  type JobSpec,
   type JobTaskSpec,
   needsImage,
   type ResultRow,
@@ -25,11 +26,13 @@ import { decode } from "../pixels/index.ts";
 import { Batcher, type KeyedTask } from "./batcher.ts";
 import { Budget } from "./budget.ts";
 import { capfilt } from "./capfilt.ts";
-import { fetchImage } from "./fetch.ts";
+import { fetchImage, uploadedImage } from "./fetch.ts";
 import { fieldsOf } from "./fields.ts";
 
 /** Encoded images in memory. */
 const FETCHED_BYTES = 256 * 1024 * 1024;
+/** The same of records that somebody waits for. */
+const URGENT_BYTES = 64 * 1024 * 1024;
 /** How long a partial batch waits for company while the engine is idle. */
 const BATCH_WAIT_MS = 10;
 /** Batches that fetch and decode may be ahead of inference. */
@@ -40,11 +43,24 @@ export interface Limits {
   maxImagePixels: number;
 }
 
+/** What of a job it takes to label a record. */
+type Work = { spec: Pick<JobSpec, "engines" | "task"> };
+
+/** What one kind of work has to itself, so that it does not wait for the other's. */
+class Lane {
+  readonly decoding: LimitFunction = pLimit(availableParallelism());
+  readonly budget: Budget;
+  readonly batchers = new Map<string, { batcher: Batcher; image: EngineInfo["image"] }>();
+
+  constructor(fetchedBytes: number) {
+    this.budget = new Budget(fetchedBytes);
+  }
+}
+
 export class Labeler {
   readonly admit: LimitFunction;
-  readonly #decoding: LimitFunction = pLimit(availableParallelism());
-  readonly #budget = new Budget(FETCHED_BYTES);
-  readonly #batchers = new Map<string, { batcher: Batcher; image: EngineInfo["image"] }>();
+  readonly #bulk = new Lane(FETCHED_BYTES);
+  readonly #urgent = new Lane(URGENT_BYTES);
   /** By the task of a job file, which every record of a shard shares: a task may hold thousands of answers. */
   readonly #keyed = new WeakMap<JobTaskSpec, KeyedTask[]>();
   readonly #stores: Stores;
@@ -55,23 +71,43 @@ export class Labeler {
     this.#limits = limits;
     let largest = 0;
     for (const [i, { ref, image, batch }] of host.infos.entries()) {
-      this.#batchers.set(ref.digest, { batcher: new Batcher(host, i, BATCH_WAIT_MS), image });
+      const batcher = new Batcher(host, i, BATCH_WAIT_MS);
+      this.#bulk.batchers.set(ref.digest, { batcher, image });
+      this.#urgent.batchers.set(ref.digest, { batcher: new Batcher(host, i, 0, batcher), image });
       largest = Math.max(largest, batch);
     }
     this.admit = pLimit(largest * BATCHES_AHEAD);
   }
 
   /** The task's fields of a row. Throws row errors and shard errors. */
-  async label(record: InputRecord, job: JobFile, signal: AbortSignal): Promise<Partial<ResultRow>> {
+  label(record: InputRecord, job: Work, signal: AbortSignal): Promise<Partial<ResultRow>> {
+    return this.#label(record, job, signal, this.#bulk, null);
+  }
+
+  /**
+   * The same for a record that somebody waits for, ahead of bulk work; not to be called for more than a few batches at
+   * once. `upload`: the image's file, where it came along with the record.
+   */
+  labelNow(record: InputRecord, work: Work, upload: Buffer | null, signal: AbortSignal): Promise<Partial<ResultRow>> {
+    return this.#label(record, work, signal, this.#urgent, upload);
+  }
+
+  async #label(
+    record: InputRecord,
+    job: Work,
+    signal: AbortSignal,
+    lane: Lane,
+    upload: Buffer | null,
+  ): Promise<Partial<ResultRow>> {
     const { engines, task } = job.spec;
     const found = engines.map(({ digest, model }) => {
-      const batcher = this.#batchers.get(digest);
+      const batcher = lane.batchers.get(digest);
       if (!batcher) throw new CapfleetError("ENGINE_FAILED", `this worker does not run ${model} (${digest})`);
       return batcher;
     });
     const texts = record.texts ?? givenTexts(task);
     const sizes = found.map(({ image }) => image);
-    const pixels = needsImage(task) ? await this.#pixels(record, sizes, signal) : [NO_PIXELS];
+    const pixels = needsImage(task) ? await this.#pixels(record, sizes, signal, lane, upload) : [NO_PIXELS];
     const roles = this.#rolesOf(task);
     const ask = (role: number, texts: readonly string[]) =>
       found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
@@ -91,16 +127,20 @@ export class Labeler {
     record: ImageSource,
     sizes: readonly EngineInfo["image"][],
     signal: AbortSignal,
+    lane: Lane,
+    upload: Buffer | null,
   ): Promise<Uint8Array[]> {
     const { maxImageBytes, maxImagePixels: maxPixels } = this.#limits;
-    const { bytes, release } = await fetchImage(record, this.#stores, maxImageBytes, this.#budget, signal);
+    const { bytes, release } = upload
+      ? uploadedImage(upload, maxImageBytes)
+      : await fetchImage(record, this.#stores, maxImageBytes, lane.budget, signal);
     const decoded = new Map<string, Promise<Uint8Array>>();
     for (const size of sizes) {
       const key = `${size.width} ${size.height}`;
       if (!decoded.has(key))
         decoded.set(
           key,
-          this.#decoding(() => decode(bytes, size, { maxPixels })),
+          lane.decoding(() => decode(bytes, size, { maxPixels })),
         );
     }
     const all = sizes.map(({ width, height }) => decoded.get(`${width} ${height}`)!);
@@ -116,10 +156,11 @@ export class Labeler {
   }
 }
 
-const keyOf = (spec: TaskSpec): KeyedTask => ({
-  key: createHash("sha256").update(JSON.stringify(spec)).digest("base64"),
-  spec,
-});
+/** What a manifest calls its texts makes no other task of it. */
+const keyOf = (spec: TaskSpec): KeyedTask => {
+  const meaning = JSON.stringify(spec, (name, value) => (name === "column" ? "" : value));
+  return { key: createHash("sha256").update(meaning).digest("base64"), spec };
+};
 
 /** What the job asks of every record; the same array each time, so that it crosses to the engine once per batch. */
 function givenTexts(task: JobTaskSpec): readonly string[] {

@@ -37,7 +37,7 @@ describe("the engine thread", () => {
     for (let i = 0; i < 8; i++) new Uint8Array(slab, i * bytes, bytes).fill(31 * i);
     const run = async (first: number, count: number) => {
       const items = Array.from({ length: count }, (_, i) => ({ id: String(first + i), texts: [] }));
-      const outputs = await host.label({ engine: 0, slab, first, items, task: caption(20) });
+      const outputs = await host.label({ engine: 0, slab, first, items, task: caption(20), urgent: false });
       return outputs.map((output) => output.task === "caption" && output.captions[0]!.ids);
     };
 
@@ -67,7 +67,8 @@ describe("the engine thread", () => {
     const { width, height } = host.infos[0]!.image;
     const slab = new SharedArrayBuffer(width * height * 3);
     const items = [{ id: "1", texts: [] }];
-    const run = (tokens: number) => host.label({ engine: 0, slab, first: 0, items, task: caption(tokens) });
+    const run = (tokens: number) =>
+      host.label({ engine: 0, slab, first: 0, items, task: caption(tokens), urgent: false });
     await expect(run(500)).rejects.toMatchObject({ code: "INVALID_OPTION" });
     expect(await run(5)).toHaveLength(1);
     await host.close();
