@@ -57,6 +57,20 @@ describe("the engine thread", () => {
     await host.close();
   });
 
+  test("runs an urgent batch next, ahead of those that it was sent before", async () => {
+    const host = await EngineHost.start({ folders: [engine], threads: 1, device: "cpu" });
+    const { width, height } = host.infos[0]!.image;
+    const slab = new SharedArrayBuffer(width * height * 3);
+    const order: string[] = [];
+    const run = async (id: string, urgent: boolean) => {
+      await host.label({ engine: 0, slab, first: 0, items: [{ id, texts: [] }], task: caption(5), urgent });
+      order.push(id);
+    };
+    await Promise.all([run("1", false), run("2", false), run("3", false), run("urgent", true)]);
+    expect(order).toEqual(["1", "urgent", "2", "3"]);
+    await host.close();
+  });
+
   test("an engine that can't be loaded is an error at the start", async () => {
     const starting = EngineHost.start({ folders: [join(folder, "nothing")], threads: 1, device: "cpu" });
     await expect(starting).rejects.toMatchObject({ code: "ENGINE_FAILED" });
