@@ -104,13 +104,13 @@ export class InferClient {
     await Promise.all([...this.#queues.values()].map((queue) => queue.close().catch(() => {})));
   }
 
-  /** One look serves all requests of a moment. */
+  /** One look serves all requests of a moment, unless it found nobody: a worker may have come since. */
   async #isServed(set: string): Promise<boolean> {
-    if (!this.#live || performance.now() - this.#live.at > REMEMBER_MS) {
-      this.#live = { at: performance.now(), workers: liveWorkers(this.#redis) };
-      this.#live.workers.catch(() => {});
-    }
-    return (await this.#live.workers).some(({ engines }) => servedSets(engines).includes(set));
+    const serves = (workers: Presence[]) => workers.some(({ engines }) => servedSets(engines).includes(set));
+    if (this.#live && performance.now() - this.#live.at < REMEMBER_MS && serves(await this.#live.workers)) return true;
+    const workers = liveWorkers(this.#redis);
+    this.#live = { at: performance.now(), workers };
+    return serves(await workers);
   }
 
   /** An entry that a worker has in hand goes when it is done; without its request nothing comes of it. */
