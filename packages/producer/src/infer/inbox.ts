@@ -63,10 +63,17 @@ export class Inbox {
     const found = await this.#ears.xread("BLOCK", BLOCK_MS, "STREAMS", key, "0");
     for (const [, entries] of found ?? []) {
       for (const [, [, id, , answer]] of entries) {
-        this.#waiting.get(id!)?.(inferAnswerSchema.parse(JSON.parse(answer!)));
+        this.#waiting.get(id!)?.(answerIn(answer!));
         this.#waiting.delete(id!);
       }
       await this.#ears.xdel(key, ...entries.map(([entry]) => entry));
     }
   }
+}
+
+/** One of another version's form must not keep the others from being read. */
+function answerIn(text: string): InferAnswer {
+  const parsed = inferAnswerSchema.safeParse(JSON.parse(text));
+  if (parsed.success) return parsed.data;
+  return { error: { code: "INTERNAL", message: "a worker of another version has answered in another form" } };
 }
