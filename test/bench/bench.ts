@@ -1,12 +1,15 @@
 /**
- * `npm run bench -- engine|capfilt|pipeline|plan [--json]`: prints figures, measured here and now. With --json one JSON object per
- * figure: name, value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which
- * `--full` takes all layers.
+ * `npm run bench -- SUITE [--json]`: prints figures, measured here and now. With --json one JSON object per figure: name,
+ * value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which `--full` takes all
+ * layers; `datasets` is three suites in one.
  */
 import { parseArgs } from "node:util";
 import { blip2Figures } from "./blip2.ts";
 import { capfiltFigures } from "./capfilt.ts";
+import { planningFigures } from "./datasets-in.ts";
+import { exportFigures } from "./datasets-out.ts";
 import { engineFigures } from "./engine.ts";
+import { inferFigures } from "./infer.ts";
 import { pipelineFigures } from "./pipeline.ts";
 import { planFigures } from "./plan.ts";
 
@@ -16,7 +19,8 @@ export interface Figure {
   unit: string;
 }
 
-const USAGE = "usage: npm run bench -- engine [--model blip|blip2 [--full]] | capfilt | pipeline | plan  [--json]";
+const USAGE = `usage: npm run bench -- SUITE [--json]
+  engine [--model blip|blip2 [--full]]   datasets (datasets-in, datasets-out, capfilt)   infer   pipeline   plan`;
 
 function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
   const options = { json: { type: "boolean" }, model: { type: "string" }, full: { type: "boolean" } } as const;
@@ -25,7 +29,11 @@ function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
   const suites: Record<string, () => Promise<Figure[]>> = {
     ...(values.model === undefined &&
       !full && {
+        "datasets-in": planningFigures,
+        "datasets-out": exportFigures,
         capfilt: capfiltFigures,
+        datasets: async () => [...(await planningFigures()), ...(await exportFigures()), ...(await capfiltFigures())],
+        infer: inferFigures,
         pipeline: pipelineFigures,
         plan: planFigures,
       }),

@@ -1,5 +1,4 @@
 /** Inputs: how fast each kind is planned and in how much memory, and listings against the barest loop that lists. */
-import { readFileSync } from "node:fs";
 import { mkdir, opendir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CreateBucketCommand, ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
@@ -9,7 +8,7 @@ import pLimit from "p-limit";
 import { writeManifest, writeTar } from "../support/large-inputs.ts";
 import { startS3 } from "../support/s3/ceph.ts";
 import type { Figure } from "./bench.ts";
-import { BenchFleet, pause, say } from "./fleet.ts";
+import { BenchFleet, pause, peakMb, say } from "./fleet.ts";
 
 const ROWS = 1_000_000;
 const MANY_LINES = 10_000_000;
@@ -52,11 +51,6 @@ async function planned(
     { name: `planning rate, ${what}`, value: plan.records / plan.seconds, unit: "records/s" },
     { name: `producer's peak memory, ${what}`, value: peakMb(producer.pid), unit: "MB" },
   ];
-}
-
-/** The most that a process has had resident, in MB. */
-function peakMb(pid: number): number {
-  return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024;
 }
 
 async function writeFiles(folder: string, count: number): Promise<void> {

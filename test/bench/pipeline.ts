@@ -77,7 +77,7 @@ async function bareLoop(files: string[]): Promise<number> {
     while (performance.now() - started < BARE_SECONDS * 1_000) {
       const pixels = await Promise.all(Array.from({ length: batch }, take));
       for (const [i, some] of pixels.entries()) new Uint8Array(slab).set(some, i * bytes);
-      await host.label({ engine: 0, slab, first: 0, items, task: TASK });
+      await host.label({ engine: 0, slab, first: 0, items, task: TASK, urgent: false });
       done += batch;
     }
   };

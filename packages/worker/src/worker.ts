@@ -8,6 +8,7 @@ import { choosePrecision, findLocalModel, type Model, registerModel } from "@cap
 import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } from "@capfleet/shared/queues";
 import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
+import { InferConsumer } from "./dispatch/infer.ts";
 import { EngineHost } from "./engine/host.ts";
 import { prepareEngine } from "./models/prepare.ts";
 import { Intents } from "./pipeline/intent.ts";
@@ -58,6 +59,7 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   const context = { stores, intents: new Intents(state), admit: labeler.admit, label, fetch };
   const engines = models.map(({ ref }) => ref);
   const consumer = new Consumer(engines, options.slots, redis, context, log);
+  const interactive = new InferConsumer(engines, redis, labeler, log);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const presence = (): Presence => ({
     id,
@@ -72,10 +74,12 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   try {
     await beat(redis, presence());
     consumer.start();
+    interactive.start();
     log.info({ id, models: engines.map(({ model, digest }) => `${model} ${digest}`), slots: options.slots }, "ready");
     await Promise.race([aborted(stop), host.ended]);
     log.info({ graceSeconds: config.graceSeconds }, "stopping");
-    await consumer.stop(config.graceSeconds * 1_000);
+    const graceMs = config.graceSeconds * 1_000;
+    await Promise.all([consumer.stop(graceMs), interactive.stop(graceMs)]);
   } finally {
     clearInterval(heart);
     await Promise.race([leave(redis, id).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);

@@ -33,6 +33,9 @@ const PRECISION_HELP =
   "how the model computes; int8, int4: on a CPU; int4: BLIP-2 with OPT " +
   "(default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
 
+/** The models of a task's roles. */
+export type ModelOptions = Pick<JobOptions, "model" | "captioner" | "filter">;
+
 export interface JobOptions extends TaskOptions {
   out: string;
   model?: string;
@@ -127,7 +130,7 @@ const columnsOf = ({ imageColumn: image, idColumn: id, keep }: JobOptions) => ({
 });
 
 /** Throws INVALID_OPTION: a model for a role that the task does not have. */
-function modelsOf(task: JobTask, { model, captioner, filter }: JobOptions): string[] {
+export function modelsOf(task: JobTask, { model, captioner, filter }: ModelOptions): string[] {
   const cleans = task === "capfilt" || task === "filter";
   const strange = [
     cleans && model !== undefined && "--model",

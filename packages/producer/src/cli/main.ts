@@ -9,6 +9,7 @@ import { type Context, openContext } from "./context.ts";
 import { change, status, submit, watch } from "./control.ts";
 import { deleteJob } from "./delete.ts";
 import { doctor } from "./doctor.ts";
+import { addInferOptions, type InferCommandOptions, infer } from "./infer.ts";
 import { addJobOptions, askedJob, DEFAULT_MODELS, type JobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
@@ -150,6 +151,11 @@ program
   .action((job: string, options: { yes: boolean }) =>
     withContext("silent", (context) => deleteJob(job, options, context)),
   );
+
+addInferOptions(program.command("infer").description("Ask the fleet about one image, and print the answer.")).action(
+  (task: string, image: string | undefined, options: InferCommandOptions) =>
+    withContext("silent", (context) => infer(task, image, options, context)),
+);
 
 program
   .command("serve")

@@ -127,8 +127,11 @@ export async function readJobFile(store: Store): Promise<JobFile | null> {
   throw new CapfleetError("OUTPUT_IN_USE", `${store.uriOf(layout.job)} is not a job of this version of capfleet`);
 }
 
-/** Can the model do what the task asks? What only its tokenizer can tell (a prompt's length) the worker finds. */
-function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
+/**
+ * Can the model do what the task asks? What only its tokenizer can tell (a prompt's length) the worker finds. Throws
+ * TASK_UNSUPPORTED, INVALID_OPTION.
+ */
+export function checkModel(task: TaskSpec, { ref, tasks, maxNewTokens }: Model): void {
   if (!tasks.includes(task.name)) {
     throw new CapfleetError("TASK_UNSUPPORTED", `model ${ref.model} can't do "${task.name}"`);
   }

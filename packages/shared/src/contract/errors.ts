@@ -251,8 +251,26 @@ export const ERRORS = {
   WORKER_LOST: {
     scope: "shard",
     retryable: true,
-    what: "A worker died again and again on the same shard.",
+    what: "A worker died again and again on the same shard, or two on the same interactive request.",
     fix: "See the worker's log and its memory limit; the job tries on with growing pauses.",
+  },
+  NO_WORKER: {
+    scope: "system",
+    retryable: true,
+    what: "No live worker runs the model, or both models, of an interactive request.",
+    fix: "Start one: `capfleet-worker --models <model>`; `capfleet infer --precision` chooses another that runs.",
+  },
+  INFER_BUSY: {
+    scope: "system",
+    retryable: true,
+    what: "Too many interactive requests, or too many bytes of images for them, are waiting for an answer.",
+    fix: "Try again in a moment; add workers if it stays so. Many images are better a job (`capfleet submit`).",
+  },
+  INFER_TIMEOUT: {
+    scope: "system",
+    retryable: true,
+    what: "An interactive request was not answered in its time, and was withdrawn.",
+    fix: "Try again, or give it longer (`capfleet infer --timeout`); add workers if it stays so.",
   },
   WORKER_START_FAILED: {
     scope: "system",

@@ -39,6 +39,12 @@ export async function fetchImage(
   }
 }
 
+/** The image that came along with its record. Throws IMAGE_EMPTY, IMAGE_TOO_LARGE. */
+export function uploadedImage(bytes: Buffer, maxBytes: number): Fetched {
+  if (bytes.length === 0 || bytes.length > maxBytes) throw sizeError(bytes.length, "the image", maxBytes);
+  return { bytes, release: () => {} };
+}
+
 async function collect(body: AsyncIterable<Uint8Array>, name: string, maxBytes: number): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let size = 0;

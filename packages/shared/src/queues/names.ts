@@ -16,6 +16,9 @@ export function servedSets(engines: readonly { digest: string }[]): string[] {
 /** The queue of the shards that need exactly these engines; see `engineSet`. */
 export const workQueue = (engines: string) => `work.${engines}`;
 
+/** The queue of interactive requests for exactly these engines. */
+export const inferQueue = (engines: string) => `infer.${engines}`;
+
 /** A shard's id in its queue; derived, so that adding the same shard twice is one job. BullMQ forbids `:`. */
 export const shardJobId = (job: string, shard: number) => `${job}.${shard}`;
 export const parseShardJobId = (id: string): { job: string; shard: number } | null => {
@@ -31,6 +34,12 @@ export const keys = {
   reports: (job: string) => `${redisPrefix()}:reports:${job}`,
   /** The reconciler's last word on a job, for `status`; expires. */
   progress: (job: string) => `${redisPrefix()}:progress:${job}`,
+  /** An interactive request: a hash that stands as long as somebody waits for its answer. */
+  inferRequest: (id: string) => `${redisPrefix()}:infer:request:${id}`,
+  /** A sorted set of the interactive requests that are not answered, by the end of their time. */
+  inferOpen: () => `${redisPrefix()}:infer:open`,
+  /** A stream of answers to one asking process. */
+  inferInbox: (asker: string) => `${redisPrefix()}:infer:inbox:${asker}`,
   lease: (name: string) => `${redisPrefix()}:lease:${name}`,
   /** A channel: something changed, look now. */
   wake: () => `${redisPrefix()}:wake`,

@@ -19,6 +19,7 @@ import { type Job, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import pLimit, { type LimitFunction } from "p-limit";
 import { type InFlight, runShard, type ShardContext } from "../pipeline/shard.ts";
+import { orAborted, Stopping } from "./stopping.ts";
 
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
@@ -115,16 +116,4 @@ export class Consumer {
       this.inFlight.delete(id);
     }
   }
-}
-
-/** The worker is stopping and the shard's time is up. */
-class Stopping extends Error {}
-
-/** The promise, or the signal's reason as soon as it is aborted: a shard that hangs can be given back as well. */
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }

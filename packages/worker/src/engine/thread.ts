@@ -1,11 +1,12 @@
 /**
  * The thread that owns a device's engines. `session.run` of onnxruntime-node blocks the thread it is called on, so it
- * must not be the one that does IO. Requests are answered one after the other, in order.
+ * must not be the one that does IO. Requests are answered one after the other, urgent ones first; see turns.ts.
  */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { asCapfleetError, type ErrorCode, type TaskSpec } from "@capfleet/shared/contract";
 import { loadEngine } from "../blip/index.ts";
 import type { Engine, EngineInfo, Item, Output } from "./engine.ts";
+import { Turns } from "./turns.ts";
 
 export interface ThreadData {
   /** Folders of compiled engines. */
@@ -28,6 +29,8 @@ export interface LabelRequest {
   slab: SharedArrayBuffer | null;
   /** The items' images are [first, first + items.length) of the slab. */
   first: number;
+  /** Somebody waits for it: it overtakes those that are not. */
+  urgent: boolean;
 }
 
 export type Reply =
@@ -52,10 +55,22 @@ try {
   reply({ kind: "broken", ...errorOf(thrown) });
 }
 
-let last: Promise<void> = Promise.resolve();
+const turns = new Turns<LabelRequest>();
+let running = false;
 port.on("message", (request: LabelRequest) => {
-  last = last.then(() => answer(request));
+  turns.add(request);
+  if (!running) void run();
 });
+
+async function run(): Promise<void> {
+  running = true;
+  for (let next = turns.next(); next; next = turns.next()) {
+    await answer(next);
+    // What came while the engine had this thread has not been delivered yet, and may have to go first.
+    for (let came = receiveMessageOnPort(port); came; came = receiveMessageOnPort(port)) turns.add(came.message);
+  }
+  running = false;
+}
 
 async function answer({ id, engine: index, task, items, slab, first }: LabelRequest): Promise<void> {
   try {

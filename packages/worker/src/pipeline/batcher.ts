@@ -7,12 +7,18 @@
  * Pixels wait in slabs: shared memory of one full batch each. Two may be with the engine (one running, one next) while
  * a third fills; without a free slab records wait in `#pending`, which is as long as the pipeline's look-ahead. A batch
  * of texts alone needs no slab.
+ *
+ * Records that somebody waits for have a batcher of their own beside the engine's bulk one, with slabs of its own, so that
+ * they queue behind no bulk record. Its batches are urgent: the engine runs them next. A partial one leaves as soon as none
+ * of them is with the engine, and its room goes to waiting bulk records of the same task, which lose nothing that way.
  */
 import { CapfleetError, needsImage, type TaskSpec } from "@capfleet/shared/contract";
 import type { Item, Output } from "../engine/engine.ts";
 import type { EngineHost } from "../engine/host.ts";
 
 const SLABS = 3;
+/** One with the engine while another fills. */
+const URGENT_SLABS = 2;
 /** Questions or texts of a batch, unless one record alone has more. */
 const MAX_BATCH_TEXTS = 64;
 
@@ -44,20 +50,29 @@ export class Batcher {
   readonly #capacity: number;
   readonly #imageBytes: number;
   readonly #maxWaitMs: number;
+  readonly #bulk: Batcher | null;
   readonly #free: SharedArrayBuffer[];
   readonly #filling = new Map<string, Batch>();
   readonly #pending: Waiting[] = [];
   #running = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(host: Pick<EngineHost, "label" | "infos">, engine: number, maxWaitMs: number) {
+  /** `bulk`: makes this the batcher of urgent records, beside that one. */
+  constructor(
+    host: Pick<EngineHost, "label" | "infos">,
+    engine: number,
+    maxWaitMs: number,
+    bulk: Batcher | null = null,
+  ) {
     const info = host.infos[engine]!;
     this.#host = host;
     this.#engine = engine;
     this.#maxWaitMs = maxWaitMs;
+    this.#bulk = bulk;
     this.#capacity = info.batch;
     this.#imageBytes = info.image.width * info.image.height * 3;
-    this.#free = Array.from({ length: SLABS }, () => new SharedArrayBuffer(this.#capacity * this.#imageBytes));
+    const slabs = bulk ? URGENT_SLABS : SLABS;
+    this.#free = Array.from({ length: slabs }, () => new SharedArrayBuffer(this.#capacity * this.#imageBytes));
   }
 
   /**
@@ -75,20 +90,23 @@ export class Batcher {
   /** Moves waiting records into batches as far as there are slabs, and sends what is full. */
   #fill(): void {
     while (this.#pending.length > 0) {
-      const { task, item, pixels } = this.#pending[0]!;
+      const { task, item } = this.#pending[0]!;
       const begun = this.#filling.get(task.key);
       const overflows = begun !== undefined && begun.texts + item.texts.length > MAX_BATCH_TEXTS;
       if (overflows) this.#send(begun);
       const batch = begun && !overflows ? begun : this.#open(task);
       if (!batch) return;
-      const waiting = this.#pending.shift()!;
-      if (batch.slab) new Uint8Array(batch.slab).set(pixels, batch.records.length * this.#imageBytes);
-      waiting.pixels = EMPTY;
-      batch.records.push(waiting);
-      batch.texts += item.texts.length;
+      this.#put(this.#pending.shift()!, batch);
       if (batch.records.length === this.#capacity) this.#send(batch);
     }
     this.#watch();
+  }
+
+  #put(waiting: Waiting, batch: Batch): void {
+    if (batch.slab) new Uint8Array(batch.slab).set(waiting.pixels, batch.records.length * this.#imageBytes);
+    waiting.pixels = EMPTY;
+    batch.records.push(waiting);
+    batch.texts += waiting.item.texts.length;
   }
 
   #open(task: KeyedTask): Batch | null {
@@ -129,12 +147,23 @@ export class Batcher {
 
   #send(batch: Batch): void {
     this.#filling.delete(batch.task.key);
+    if (this.#bulk) this.#bulk.#moveTo(batch);
     this.#running += 1;
     this.#settle(batch).finally(() => {
       this.#running -= 1;
       if (batch.slab) this.#free.push(batch.slab);
       this.#fill();
     });
+  }
+
+  /** Fills another batcher's batch up with records of the same task that wait here. */
+  #moveTo(batch: Batch): void {
+    for (let i = 0; i < this.#pending.length && batch.records.length < this.#capacity; ) {
+      const { task, item } = this.#pending[i]!;
+      const fits = task.key === batch.task.key && batch.texts + item.texts.length <= MAX_BATCH_TEXTS;
+      if (fits) this.#put(this.#pending.splice(i, 1)[0]!, batch);
+      else i += 1;
+    }
   }
 
   async #settle(batch: Batch): Promise<void> {
@@ -155,7 +184,8 @@ export class Batcher {
     const { task, slab } = batch;
     try {
       const items = records.map(({ item }) => item);
-      return await this.#host.label({ engine: this.#engine, task: task.spec, items, slab, first });
+      const urgent = this.#bulk !== null;
+      return await this.#host.label({ engine: this.#engine, task: task.spec, items, slab, first, urgent });
     } catch (thrown) {
       const error = thrown as CapfleetError;
       if (records.length === 1 || isTaskFault(error)) return records.map(() => error);

@@ -46,7 +46,7 @@ const text = (output: Output) => (output.task === "caption" ? output.captions[0]
 
 test("full batches leave at once, in order; a rest leaves after its wait; everyone gets their own answer", async () => {
   const host = new FakeHost();
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const outputs = await Promise.all(Array.from({ length: 10 }, (_, n) => batcher.label(greedy, item(n), image(n))));
   expect(outputs.map(text)).toEqual(Array.from({ length: 10 }, (_, n) => String(n)));
   expect(host.batches).toEqual([
@@ -73,7 +73,7 @@ test("while the engine is busy a partial batch fills up instead of leaving", asy
 
 test("records of different tasks never share a batch, even when there are more kinds than slabs", async () => {
   const host = new FakeHost();
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const kinds: KeyedTask[] = [
     ...[1, 2, 3].map((maxNewTokens) => caption(maxNewTokens)),
     ...["a", "b"].map((given) => keyed({ name: "itm", texts: { given: [given] } })),
@@ -92,7 +92,7 @@ test("records of different tasks never share a batch, even when there are more k
 
 test("a batch is full of texts as well as of images; one record may have more than a batch", async () => {
   const host = new FakeHost();
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const task = keyed({ name: "itm", texts: { column: "alt" } });
   const texts = (count: number) => Array.from({ length: count }, (_, n) => `text ${n}`);
   await Promise.all([30, 34, 1, 500, 1, 1].map((count, n) => batcher.label(task, item(n, texts(count)), image(n))));
@@ -102,7 +102,7 @@ test("a batch is full of texts as well as of images; one record may have more th
 test("texts alone need no slab: they go to an engine whose slabs are all taken", async () => {
   const host = new FakeHost();
   host.hold();
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const images = Array.from({ length: 12 }, (_, n) => batcher.label(greedy, item(n), image(n)));
   await expect.poll(() => host.batches.length).toBe(3);
   const embed = keyed({ name: "embed", texts: { column: "text" } });
@@ -115,7 +115,7 @@ test("texts alone need no slab: they go to an engine whose slabs are all taken",
 test("a batch that fails is bisected down to the record at fault", async () => {
   const host = new FakeHost();
   host.bad.add(2);
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const outcomes = await Promise.allSettled([0, 1, 2, 3].map((n) => batcher.label(greedy, item(n), image(n))));
   expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected", "fulfilled"]);
   expect((outcomes[2] as PromiseRejectedResult).reason).toMatchObject({ code: "INFERENCE_FAILED" });
@@ -125,7 +125,7 @@ test("a batch that fails is bisected down to the record at fault", async () => {
 test("where nothing of a batch works the engine is at fault, not the records", async () => {
   const host = new FakeHost();
   for (const n of [0, 1, 2, 3]) host.bad.add(n);
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const outcomes = await Promise.allSettled([0, 1, 2, 3].map((n) => batcher.label(greedy, item(n), image(n))));
   for (const outcome of outcomes) {
     expect((outcome as PromiseRejectedResult).reason).toMatchObject({ code: "ENGINE_FAILED" });
@@ -136,7 +136,7 @@ test("what the model can't do at all is the task's fault: not bisected, and no r
   const host = new FakeHost();
   host.bad.add(1);
   host.badCode = "INVALID_OPTION";
-  const batcher = new Batcher(host, 0, 5);
+  const batcher = new Batcher(host, 0, 100);
   const outcomes = await Promise.allSettled([0, 1, 2, 3].map((n) => batcher.label(greedy, item(n), image(n))));
   for (const outcome of outcomes) {
     expect((outcome as PromiseRejectedResult).reason).toMatchObject({ code: "INVALID_OPTION" });

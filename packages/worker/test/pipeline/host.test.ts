@@ -37,7 +37,7 @@ describe("the engine thread", () => {
     for (let i = 0; i < 8; i++) new Uint8Array(slab, i * bytes, bytes).fill(31 * i);
     const run = async (first: number, count: number) => {
       const items = Array.from({ length: count }, (_, i) => ({ id: String(first + i), texts: [] }));
-      const outputs = await host.label({ engine: 0, slab, first, items, task: caption(20) });
+      const outputs = await host.label({ engine: 0, slab, first, items, task: caption(20), urgent: false });
       return outputs.map((output) => output.task === "caption" && output.captions[0]!.ids);
     };
 
@@ -57,6 +57,20 @@ describe("the engine thread", () => {
     await host.close();
   });
 
+  test("runs an urgent batch next, ahead of those that it was sent before", async () => {
+    const host = await EngineHost.start({ folders: [engine], threads: 1, device: "cpu" });
+    const { width, height } = host.infos[0]!.image;
+    const slab = new SharedArrayBuffer(width * height * 3);
+    const order: string[] = [];
+    const run = async (id: string, urgent: boolean) => {
+      await host.label({ engine: 0, slab, first: 0, items: [{ id, texts: [] }], task: caption(5), urgent });
+      order.push(id);
+    };
+    await Promise.all([run("1", false), run("2", false), run("3", false), run("urgent", true)]);
+    expect(order).toEqual(["1", "urgent", "2", "3"]);
+    await host.close();
+  });
+
   test("an engine that can't be loaded is an error at the start", async () => {
     const starting = EngineHost.start({ folders: [join(folder, "nothing")], threads: 1, device: "cpu" });
     await expect(starting).rejects.toMatchObject({ code: "ENGINE_FAILED" });
@@ -67,7 +81,8 @@ describe("the engine thread", () => {
     const { width, height } = host.infos[0]!.image;
     const slab = new SharedArrayBuffer(width * height * 3);
     const items = [{ id: "1", texts: [] }];
-    const run = (tokens: number) => host.label({ engine: 0, slab, first: 0, items, task: caption(tokens) });
+    const run = (tokens: number) =>
+      host.label({ engine: 0, slab, first: 0, items, task: caption(tokens), urgent: false });
     await expect(run(500)).rejects.toMatchObject({ code: "INVALID_OPTION" });
     expect(await run(5)).toHaveLength(1);
     await host.close();
