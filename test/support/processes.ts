@@ -45,7 +45,7 @@ export class Sandbox {
   /** The environment of every process of this test. */
   env(more: Record<string, string> = {}): NodeJS.ProcessEnv {
     const { CAPFLEET_REDIS_URL: _, ...rest } = process.env;
-    return { ...rest, CAPFLEET_STATE: this.path("state"), CAPFLEET_LOG: "", ...more };
+    return { ...rest, CAPFLEET_STATE: this.path("state"), CAPFLEET_LOG: "", CAPFLEET_PORT: "0", ...more };
   }
 
   atEnd(end: () => Promise<unknown>): void {

@@ -7,6 +7,17 @@ import { CapfleetError } from "./contract/errors.ts";
 
 const count = (max: number) => z.coerce.number().int().min(1).max(max);
 
+const list = z
+  .string()
+  .default("")
+  .transform((text) => text.split(",").flatMap((part) => part.trim() || []));
+const folders = list.transform((paths) =>
+  paths.map((path) => `${pathToFileURL(resolve(path)).href}/`.replace(/\/+$/, "/")),
+);
+const networks = list.pipe(
+  z.array(z.union([z.cidrv4(), z.cidrv6()], { error: "is not a list of networks such as 10.0.0.0/8" })),
+);
+
 const settingsSchema = z.object({
   /** Where jobs and models are kept: s3:// or file:// prefix, or a folder. */
   CAPFLEET_STATE: z.string().min(1).optional(),
@@ -22,6 +33,15 @@ const settingsSchema = z.object({
   CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
   /** Seconds that a stopping worker may spend on finishing shards. */
   CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
+  /** Where `serve` listens; other than this machine's own address only where there are API keys. */
+  CAPFLEET_HOST: z.string().min(1).default("127.0.0.1"),
+  CAPFLEET_PORT: z.coerce.number().int().min(0).max(65_535).default(8484),
+  /** Requests to the API that a key, or an address, may send in a minute. */
+  CAPFLEET_API_RATE: count(1_000_000).default(3_000),
+  /** Folders that remote callers may name as inputs and outputs, with commas between them. */
+  CAPFLEET_API_FILES: folders,
+  /** Networks that webhooks may go to though they are not public, with commas between them. */
+  CAPFLEET_WEBHOOK_NETWORKS: networks,
 });
 
 export interface Config {
@@ -33,6 +53,19 @@ export interface Config {
   maxImageBytes: number;
   maxImagePixels: number;
   graceSeconds: number;
+  api: ApiConfig;
+}
+
+export interface ApiConfig {
+  host: string;
+  /** 0: any that is free. */
+  port: number;
+  /** Requests a minute, of each key or address. */
+  rate: number;
+  /** `file://…/` URIs. */
+  files: string[];
+  /** CIDR. */
+  webhookNetworks: string[];
 }
 
 /** Throws INVALID_CONFIG, naming the variable. Values are not repeated: a Redis URL may hold a password. */
@@ -55,6 +88,13 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
     maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
+    api: {
+      host: settings.CAPFLEET_HOST,
+      port: settings.CAPFLEET_PORT,
+      rate: settings.CAPFLEET_API_RATE,
+      files: settings.CAPFLEET_API_FILES,
+      webhookNetworks: settings.CAPFLEET_WEBHOOK_NETWORKS,
+    },
   };
 }
 

@@ -1,12 +1,13 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
 import { once } from "node:events";
-import { CapfleetError, layout, type ResultRow } from "@capfleet/shared/contract";
+import { CapfleetError } from "@capfleet/shared/contract";
 import { findLocalModel, findModel, type Model, parseDevice } from "@capfleet/shared/models";
+import type { AskedJob } from "../jobs/asked-job.ts";
 import { createJob } from "../jobs/create.ts";
+import { checkSelection, resultShards, type Selection } from "../jobs/results.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
 import { count, progressLine } from "./format.ts";
-import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
 import { report, runHere } from "./run.ts";
 
@@ -101,27 +102,13 @@ export async function resume(job: string, context: Context, options: { device?: 
   await runHere({ file, state, out: state.out, existed: true }, folders, device, context);
 }
 
-export interface ResultsOptions {
-  /** Only rows that failed. */
-  errors: boolean;
-  /** The texts that a job that cleans has kept: a line each. */
-  kept: boolean;
-}
-
 /** Rows in input order, as JSONL on stdout. Throws INVALID_OPTION. */
-export async function results(job: string, { errors, kept }: ResultsOptions, context: Context): Promise<void> {
+export async function results(job: string, { errors, kept }: Selection, context: Context): Promise<void> {
   const { store, file } = await findJob(job, context);
-  const cleans = file.spec.task.name === "capfilt" || file.spec.task.name === "filter";
-  if (kept && !cleans)
-    throw new CapfleetError("INVALID_OPTION", `--kept: ${file.id} is ${file.spec.task.name}, which keeps all`);
-  if (kept && errors) throw new CapfleetError("INVALID_OPTION", "--kept and --errors: give one of them");
-  for await (const { key } of store.list({ prefix: layout.results })) {
-    if (layout.numberOf(key) === null) continue;
-    const text = (await store.read(key)).bytes.toString("utf8");
-    const all = () => text.split("\n").filter((line) => line !== "");
-    const some = kept ? all().flatMap(keptLines) : errors ? all().filter(isErrorRow) : null;
-    const lines = some === null ? text : some.map((line) => `${line}\n`).join("");
-    if (!process.stdout.write(lines)) await once(process.stdout, "drain");
+  checkSelection(file, { errors, kept });
+  for await (const { lines } of resultShards(store, { errors, kept })) {
+    const text = lines.map((line) => `${line}\n`).join("");
+    if (!process.stdout.write(text)) await once(process.stdout, "drain");
   }
 }
 
@@ -153,14 +140,6 @@ function describe(job: JobStatus): string {
     `  created    ${created}`,
     `  committed  ${count(job.committed)} rows`,
   ].join("\n");
-}
-
-const isErrorRow = (line: string) => (JSON.parse(line) as ResultRow).error !== undefined;
-
-function keptLines(line: string): string[] {
-  const { id, image, pairs = [] } = JSON.parse(line) as ResultRow;
-  const kept = pairs.filter(({ kept }) => kept);
-  return kept.map(({ text, origin, itm }) => JSON.stringify({ id, image, text, origin, itm }));
 }
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

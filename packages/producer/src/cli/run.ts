@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
 import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
+import type { AskedJob } from "../jobs/asked-job.ts";
 import { type CreatedJob, createJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
 import { expectRedis, openRedis } from "../local/redis.ts";
@@ -10,7 +11,6 @@ import { LocalWorker } from "../local/worker.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
 import { summaryText } from "./format.ts";
-import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
 
 /** A job that nothing moves for this long is given up (it can be resumed): nobody may be watching. */

@@ -37,6 +37,8 @@ export interface JobRequest {
   format: Format;
   lane: Lane;
   maxErrorRate: number;
+  /** As in JobSpec. */
+  readable: string[] | null;
   runner: JobState["runner"];
 }
 
@@ -51,8 +53,8 @@ export interface CreatedJob {
 /**
  * `models`: one per role of the task, in their order.
  *
- * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
- * OUTPUT_INSIDE_INPUT, or the stores' errors.
+ * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID,
+ * LOCATION_FORBIDDEN, OUTPUT_IN_USE, OUTPUT_INSIDE_INPUT, or the stores' errors.
  */
 export async function createJob(
   request: JobRequest,
@@ -60,18 +62,27 @@ export async function createJob(
   stores: Stores,
   states: JobStates,
 ): Promise<CreatedJob> {
-  const { task, limit, shardSize, format, lane } = request;
+  const { task, limit, shardSize, format, lane, readable } = request;
   for (const [i, role] of rolesOf(task).entries()) checkModel(role, models[i]!);
   const input = await resolveInput(parseInput(request.input, request.columns), stores);
   const out = normalizeUri(request.output.endsWith("/") ? request.output : `${request.output}/`);
   if (input.uri.endsWith("/") && contains(input.uri, out)) {
     throw new CapfleetError("OUTPUT_INSIDE_INPUT", `the output ${out} lies inside the input ${input.uri}`);
   }
-  const spec: JobSpec = { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane };
+  const spec: JobSpec = {
+    task,
+    engines: models.map(({ ref }) => ref),
+    input,
+    limit,
+    shardSize,
+    format,
+    lane,
+    readable,
+  };
   const store = stores.at(out);
   const there = await ownerOf(store, fingerprintOf(spec));
   if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
-  await checkInput(input, task, stores);
+  await checkInput(spec, stores);
 
   const file: JobFile = {
     schema: SCHEMA_VERSION,
@@ -83,8 +94,11 @@ export async function createJob(
   };
   // From here on the output is ours. Dying before the next line leaves a job that the same command adopts.
   const put = await store.putIfAbsent(layout.job, JSON.stringify(file, null, 2));
-  if (put.outcome === "exists") throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
-  return { ...(await adopt(file, out, request, models, states)), existed: false };
+  if (put.outcome === "written") return { ...(await adopt(file, out, request, models, states)), existed: false };
+  // Somebody was quicker: with the very same job, or with another one.
+  const owner = await ownerOf(store, file.fingerprint);
+  if (owner) return { ...(await adopt(owner, out, request, models, states)), existed: true };
+  throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
 }
 
 /** The job in an output, by its job.json; null where there is none. */

@@ -1,9 +1,17 @@
 /** A job's input: what kind it is, whether it can be read, and the dataset that it stands for. */
-import { CapfleetError, type Input, inputSchema, type JobTaskSpec, textsOf } from "@capfleet/shared/contract";
+import {
+  CapfleetError,
+  type Input,
+  inputSchema,
+  type JobSpec,
+  type JobTaskSpec,
+  textsOf,
+} from "@capfleet/shared/contract";
 import {
   checkManifest,
   checkWebdataset,
   type Dataset,
+  type Entry,
   holdsTars,
   manifestDataset,
   prefixDataset,
@@ -32,7 +40,15 @@ export async function resolveInput(input: Input, stores: Stores): Promise<Input>
   return { ...input, kind: "webdataset" };
 }
 
-export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
+/** What of a job says which records it has. */
+export type DatasetSpec = Pick<JobSpec, "input" | "task" | "readable">;
+
+export function openDataset({ input, task, readable }: DatasetSpec, stores: Stores): Dataset {
+  const dataset = datasetOf(input, task, stores);
+  return readable ? onlyReadable(dataset, readable) : dataset;
+}
+
+function datasetOf(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
   if (input.kind === "prefix") return prefixDataset(stores.at(input.uri));
   if (input.kind === "webdataset") return webdatasetDataset(input, stores, task);
   const { store, key } = stores.object(input.uri);
@@ -40,10 +56,11 @@ export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Da
 }
 
 /**
- * Throws INVALID_OPTION (a column of a prefix), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID, or the
- * store's errors, before anything has been created.
+ * Throws INVALID_OPTION (a column of a prefix), INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID,
+ * LOCATION_FORBIDDEN (of the first image), or the store's errors, before anything has been created.
  */
-export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores): Promise<void> {
+export async function checkInput(spec: DatasetSpec, stores: Stores): Promise<void> {
+  const { input, task } = spec;
   checkColumns(input);
   if (input.kind === "webdataset") return checkWebdataset(input, stores, task);
   if (input.kind !== "prefix") {
@@ -58,10 +75,35 @@ export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores
     }
     await checkPrefix(input.uri, stores);
   }
-  for await (const _ of openDataset(input, task, stores).entries(null)) return;
+  for await (const [first] of openDataset(spec, stores).entries(null)) {
+    const error = first?.record.error;
+    if (error?.code === "IMAGE_FORBIDDEN")
+      throw new CapfleetError("LOCATION_FORBIDDEN", `${input.uri}: ${error.message}`);
+    return;
+  }
   const nothing = input.kind !== "prefix" ? "no lines" : "no images";
   throw new CapfleetError("INPUT_EMPTY", `${input.uri} holds ${nothing}`);
 }
+
+/** A manifest may name images anywhere; one that its submitter may not read is a row that says so. */
+function onlyReadable(dataset: Dataset, readable: readonly string[]): Dataset {
+  const judged = ({ record, cursor }: Entry): Entry => {
+    const { image } = record;
+    if (record.error || image === null || image.startsWith("https://") || isBelow(image, readable))
+      return { record, cursor };
+    const message = `the job may not read ${image}`;
+    return { record: { ...record, error: { code: "IMAGE_FORBIDDEN", message, retryable: false } }, cursor };
+  };
+  return {
+    async *entries(from) {
+      for await (const entries of dataset.entries(from)) yield entries.map(judged);
+    },
+  };
+}
+
+/** Whether a location in normal form lies below one of the prefixes; none that climbs does. */
+export const isBelow = (uri: string, prefixes: readonly string[]): boolean =>
+  prefixes.some((prefix) => uri.startsWith(prefix)) && !/\/\.{1,2}(\/|$)/.test(uri);
 
 /** Throws INVALID_OPTION where the input has no such thing as columns. */
 function checkColumns({ kind, uri, columns, keep }: Input): void {

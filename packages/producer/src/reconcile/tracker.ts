@@ -67,7 +67,7 @@ export class JobTracker {
     planJob({
       store: this.store,
       spec: this.file.spec,
-      dataset: openDataset(this.file.spec.input, this.file.spec.task, this.stores),
+      dataset: openDataset(this.file.spec, this.stores),
       slots,
       signal: stop.signal,
       onShard: (planned) => {

@@ -29,4 +29,10 @@ export const stateLayout = {
   job: (id: string) => `jobs/${id}.json`,
   models: "models/",
   model: (name: string) => `models/${name}.json`,
+  keys: "keys/",
+  key: (id: string) => `keys/${id}.json`,
+  /** By a digest of who asked and of the Idempotency-Key. */
+  idempotency: (digest: string) => `idempotency/${digest}.json`,
+  webhooks: "webhooks/",
+  webhook: (job: string) => `webhooks/${job}.json`,
 };

@@ -31,6 +31,8 @@ export const keys = {
   reports: (job: string) => `${redisPrefix()}:reports:${job}`,
   /** The reconciler's last word on a job, for `status`; expires. */
   progress: (job: string) => `${redisPrefix()}:progress:${job}`,
+  /** The reconciler's last word on the fleet; expires. */
+  figures: () => `${redisPrefix()}:figures`,
   lease: (name: string) => `${redisPrefix()}:lease:${name}`,
   /** A channel: something changed, look now. */
   wake: () => `${redisPrefix()}:wake`,
