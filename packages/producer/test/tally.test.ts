@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { layout, ROLLUP_SHARDS } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Tally } from "../src/reconcile/tally.ts";
 
 let folder: string;
@@ -24,7 +24,7 @@ const ROW = { id: "b", image: "s3://b/b", error: { code: "IMAGE_EMPTY", message:
 const WARNED = { id: "c", image: "s3://b/c", itm: 0.5, warnings: ["the text was cut"] };
 
 test("reports count once; the low-water mark follows the unbroken row", async () => {
-  const tally = new Tally(store);
+  const tally = new Tally(store, 0);
   tally.add(0, good);
   tally.add(0, good);
   tally.add(2, good);
@@ -35,7 +35,7 @@ test("reports count once; the low-water mark follows the unbroken row", async ()
 });
 
 test("results that nobody has reported are found and read", async () => {
-  const tally = new Tally(store);
+  const tally = new Tally(store, 0);
   for (const reported of [0, 4]) {
     tally.add(reported, good);
     // Reported, so not read: it could not be.
@@ -49,18 +49,84 @@ test("results that nobody has reported are found and read", async () => {
 });
 
 test("a new tally starts from the rollups and reads only what they do not cover", async () => {
-  const tally = new Tally(store);
+  const tally = new Tally(store, 0);
   for (let shard = 0; shard < ROLLUP_SHARDS + 5; shard++) tally.add(shard, good);
   await tally.rollUp();
   expect((await store.stat(layout.rollup(0))) !== null && (await store.stat(layout.rollup(1))) === null).toBe(true);
   for (let shard = ROLLUP_SHARDS; shard < ROLLUP_SHARDS + 5; shard++) await store.put(layout.result(shard), result(1));
 
-  const next = new Tally(store);
+  const next = new Tally(store, 0);
   await next.load();
   // The rolled-up shards have no results here at all: they were not looked at.
   expect([next.lowWater, next.sums.rows, next.sums.failed]).toEqual([ROLLUP_SHARDS + 5, 2 * (ROLLUP_SHARDS + 5), 5]);
   await next.rollUp(true);
-  const last = new Tally(store);
+  const last = new Tally(store, 0);
   await last.load();
   expect(last.sums).toEqual(next.sums);
 });
+
+describe("of a job that is retried", () => {
+  const failed = (attempt?: number) => ({
+    ...ROW,
+    error: { code: "INFERENCE_FAILED", message: "oops", retryable: true, ...(attempt && { attempt }) },
+  });
+  const write = (shard: number, ...rows: object[]) =>
+    store.put(layout.result(shard), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+
+  test("shards with rows that are to be done again are open until they are", async () => {
+    await write(0, ROW, WARNED);
+    await write(1, WARNED, failed());
+    await write(2, failed(2));
+    const tally = new Tally(store, 1);
+    await tally.load();
+    expect([0, 1, 2].map((shard) => tally.isCommitted(shard))).toEqual([true, false, true]);
+    expect(tally.sums).toMatchObject({ rows: 3, failed: 2 });
+    await write(1, WARNED, failed(2));
+    await tally.look();
+    expect(tally.lowWater).toBe(3);
+    expect(tally.sums).toMatchObject({ rows: 5, failed: 3 });
+  });
+
+  test("they are read once for each time that they are written", async () => {
+    await write(0, failed());
+    const counted = countReads(store);
+    const tally = new Tally(counted.store, 1);
+    await tally.load();
+    await tally.look();
+    expect(counted.reads).toBe(1);
+    await write(0, failed(), WARNED);
+    await tally.look();
+    expect(counted.reads).toBe(2);
+  });
+
+  test("rollups of before do not hold, those of after do", async () => {
+    await write(0, failed());
+    const before = new Tally(store, 0);
+    await before.load();
+    await before.rollUp(true);
+    const retried = new Tally(store, 1);
+    await retried.load();
+    expect(retried.sums.rows).toBe(0);
+    await write(0, WARNED);
+    await retried.look();
+    await retried.rollUp(true);
+    await store.put(layout.result(0), "not to be read");
+    const after = new Tally(store, 1);
+    await after.load();
+    expect([after.lowWater, after.sums]).toEqual([1, { rows: 1, failed: 0, warned: 1, errors: {} }]);
+  });
+});
+
+function countReads(store: Store) {
+  const counted = {
+    reads: 0,
+    store: new Proxy(store, {
+      get(target, name) {
+        if (name === "read") counted.reads += 1;
+        const value = Reflect.get(target, name);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    }),
+  };
+  return counted;
+}

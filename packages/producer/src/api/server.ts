@@ -4,18 +4,11 @@
  */
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
-import { CAPFLEET_VERSION, CapfleetError } from "@capfleet/shared/contract";
+import { CapfleetError } from "@capfleet/shared/contract";
 import { connectRedis } from "@capfleet/shared/queues";
 import rateLimit from "@fastify/rate-limit";
-import swagger from "@fastify/swagger";
-import swaggerUi from "@fastify/swagger-ui";
 import fastify, { type FastifyError, type FastifyRequest, LogController } from "fastify";
-import {
-  jsonSchemaTransform,
-  jsonSchemaTransformObject,
-  serializerCompiler,
-  validatorCompiler,
-} from "fastify-type-provider-zod";
+import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import type { Context } from "../cli/context.ts";
 import { KeyRing } from "../keys/key-ring.ts";
 import { Access, checkScope, isLoopback } from "./access.ts";
@@ -23,6 +16,7 @@ import type { Api, Server } from "./api.ts";
 import { answerError, asApiError, errorBody } from "./errors.ts";
 import { JobFeed } from "./feed.ts";
 import { Metrics } from "./metrics.ts";
+import { describeApi } from "./openapi.ts";
 import { fleetRoutes } from "./routes/fleet.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { jobRoutes } from "./routes/jobs.ts";
@@ -33,9 +27,6 @@ const BODY_BYTES = 1024 * 1024;
 const REQUEST_MS = 30_000;
 const HEADERS_MS = 15_000;
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] as const;
-/** The pages of /docs load what they need from here, and nothing from elsewhere. */
-const DOCS_POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /** Listens until it is closed. Throws KEYS_REQUIRED and ADDRESS_UNAVAILABLE. */
 export async function startApi(context: Context): Promise<{ url: string; close(): Promise<void> }> {
@@ -98,7 +89,7 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
     );
   });
   await guard(server, new Access(ring, config.api), config.api.rate);
-  await describe(server);
+  await describeApi(server);
   jobRoutes(server, api);
   resultRoutes(server, api);
   fleetRoutes(server, api);
@@ -136,33 +127,6 @@ async function guard(server: Server, access: Access, rate: number): Promise<void
     const { scope = "read" } = request.routeOptions.config;
     if (denied.has(request)) throw denied.get(request);
     if (scope !== null) checkScope(request.caller!, scope);
-  });
-}
-
-async function describe(server: Server): Promise<void> {
-  await server.register(swagger, {
-    openapi: {
-      openapi: "3.1.1",
-      info: {
-        title: "capfleet",
-        version: CAPFLEET_VERSION,
-        description: "Labels images in bulk with BLIP and BLIP-2.",
-      },
-      components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
-      security: [{ key: [] }],
-    },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
-  });
-  server.get("/openapi.json", { config: { scope: null }, schema: { hide: true } }, async (_, reply) =>
-    reply.type("application/json").serializer(JSON.stringify).send(server.swagger()),
-  );
-  // The plugin has routes of its own, to which the same goes as to the document.
-  await server.register(async (docs) => {
-    docs.addHook("onRoute", (route) => {
-      route.config = { ...route.config, scope: null };
-    });
-    await docs.register(swaggerUi, { routePrefix: "/docs", staticCSP: DOCS_POLICY });
   });
 }
 

@@ -1,12 +1,13 @@
 /** What every command starts from. */
 import { type Config, readConfig } from "@capfleet/shared/config";
-import { CapfleetError, type JobFile, type JobState, layout } from "@capfleet/shared/contract";
+import { CapfleetError, type JobFile, type JobState } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
 import { connectRedis, keys } from "@capfleet/shared/queues";
 import { normalizeUri, type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { readJobFile } from "../jobs/create.ts";
 import { JobStates, newState } from "../jobs/states.ts";
+import { readSummary } from "../jobs/status.ts";
 
 export interface Context {
   config: Config;
@@ -31,9 +32,11 @@ export interface FoundJob {
   store: Store;
 }
 
+export const isJobId = (given: string): boolean => /^job_[0-9A-Z]{26}$/.test(given);
+
 /** A job by its id or its output. Throws JOB_NOT_FOUND. */
 export async function findJob(given: string, { stores, states, config }: Context): Promise<FoundJob> {
-  if (/^job_[0-9A-Z]{26}$/.test(given)) {
+  if (isJobId(given)) {
     const state = await states.find(given);
     if (!state) throw new CapfleetError("JOB_NOT_FOUND", `no job ${given} in ${config.state}`);
     const store = stores.at(state.out);
@@ -48,8 +51,13 @@ export async function findJob(given: string, { stores, states, config }: Context
   const known = await states.find(file.id);
   if (known) return { file, state: known, store };
   // Its state root is another machine's, or gone; the output has all that it takes to go on here.
-  const ended = (await store.stat(layout.success)) ? ("finished" as const) : null;
-  const state: JobState = { ...newState(file, out, "local"), ended };
+  const summary = await readSummary(store);
+  const state: JobState = {
+    ...newState(file, out, "local"),
+    retries: summary?.retries ?? 0,
+    ended: summary?.state ?? null,
+    reason: summary?.reason ?? null,
+  };
   await states.create(state);
   return { file, state, store };
 }

@@ -1,17 +1,20 @@
-/** Commands that change or show jobs: submit, status, watch, pause, cancel, resume, results. */
+/** Commands that change or show jobs: submit, status, watch, pause, cancel, results. */
 import { once } from "node:events";
-import { CapfleetError } from "@capfleet/shared/contract";
-import { findLocalModel, findModel, type Model, parseDevice } from "@capfleet/shared/models";
+import { findModel, type Model } from "@capfleet/shared/models";
 import type { AskedJob } from "../jobs/asked-job.ts";
 import { createJob } from "../jobs/create.ts";
 import { checkSelection, resultShards, type Selection } from "../jobs/results.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
+import { endJob } from "../reconcile/finisher.ts";
+import { JobTracker } from "../reconcile/tracker.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
 import { count, progressLine } from "./format.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
-import { report, runHere } from "./run.ts";
+import { report } from "./run.ts";
 
 const WATCH_MS = 1_000;
+/** How long a run may take to end a job that was cancelled: the worker looks at every record, the producer every 2 s. */
+const ENDS_WITHIN_MS = 8_000;
 
 export async function submit(
   { request, models, precision }: AskedJob,
@@ -66,8 +69,9 @@ export async function watch(job: string, context: Context): Promise<void> {
 
 export async function change(job: string, intent: "paused" | "cancelled", context: Context): Promise<void> {
   const { file } = await findJob(job, context);
-  await context.states.want(file.id, intent);
+  const state = await context.states.want(file.id, intent);
   await wakeReconciler(context, file.id);
+  if (intent === "cancelled" && state.runner === "local") await endCancelled(file.id, context);
   print(
     intent === "paused"
       ? `paused ${file.id}; what is in work commits`
@@ -75,31 +79,16 @@ export async function change(job: string, intent: "paused" | "cancelled", contex
   );
 }
 
-/** A fleet's job goes on in the fleet; a local one here, until it ends. */
-export async function resume(job: string, context: Context, options: { device?: string }): Promise<void> {
-  const { file, state } = await findJob(job, context);
-  if (state.ended) throw new CapfleetError("JOB_STATE", `${file.id} has already ended: it is ${state.ended}`);
-  if (state.runner === "fleet") {
-    await context.states.want(file.id, "run");
-    await wakeReconciler(context, file.id);
-    print(`resumed ${file.id}`);
-    return;
+/** A `capfleet run` that is at work on it ends it; where there is none, this does. Ending a job twice changes nothing. */
+async function endCancelled(id: string, { states, stores }: Context): Promise<void> {
+  const deadline = performance.now() + ENDS_WITHIN_MS;
+  while (performance.now() < deadline) {
+    if ((await states.find(id))?.ended) return;
+    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
   }
-  const device = options.device ?? "cpu";
-  parseDevice(device);
-  const folders: string[] = [];
-  for (const [i, engine] of file.spec.engines.entries()) {
-    const source = state.checkpoints?.[i] ?? engine.model;
-    const model = await showingDownload(context.stores, (fetching) =>
-      findLocalModel(source, engine.precision, context.config, fetching),
-    );
-    if (model.ref.digest !== engine.digest) {
-      const found = `${model.folder} is engine ${model.ref.digest}; ${file.id} was started with ${engine.digest}`;
-      throw new CapfleetError("MODEL_NOT_FOUND", found);
-    }
-    folders.push(model.folder!);
-  }
-  await runHere({ file, state, out: state.out, existed: true }, folders, device, context);
+  const state = await states.find(id);
+  const tracker = state && !state.ended && (await JobTracker.open(state, stores));
+  if (tracker) await endJob(tracker, "cancelled", null, states);
 }
 
 /** Rows in input order, as JSONL on stdout. Throws INVALID_OPTION. */

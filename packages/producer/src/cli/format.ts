@@ -1,6 +1,7 @@
 /** How figures are shown to people. */
 import type { Summary } from "@capfleet/shared/contract";
 import type { Progress } from "@capfleet/shared/queues";
+import { retryableOf } from "../jobs/status.ts";
 
 export const count = (n: number) => n.toLocaleString("en-US");
 export const plural = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
@@ -48,6 +49,9 @@ export function summaryText(summary: Summary, out: string): string {
     `job      ${summary.id}`,
   ];
   if (failed > 0) lines.push(`see them with: capfleet results ${summary.id} --errors`);
+  const retryable = retryableOf(summary);
+  const goesOn = summary.state === "failed" || retryable > 0;
+  if (goesOn && summary.state !== "cancelled") lines.push(`try again with: capfleet retry ${summary.id}`);
   return lines.join("\n");
 }
 

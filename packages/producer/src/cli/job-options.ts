@@ -1,5 +1,5 @@
 /** What `run` and `submit` have in common: their arguments and options. */
-import { many, someText, wholeNumber } from "@capfleet/shared/command-line";
+import { many, numberFrom, someText, wholeNumber } from "@capfleet/shared/command-line";
 import { JOB_TASKS, MAX_SHARD_SIZE, PRECISIONS } from "@capfleet/shared/contract";
 import { type Command, Option } from "commander";
 import { addTaskOptions } from "./task-options.ts";
@@ -30,6 +30,11 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
       "--keep <name>",
       "a further field that every row gets as `kept`; may be repeated",
       many(someText(1_000), 100),
+    )
+    .option(
+      "--max-error-rate <x>",
+      "stop when a larger part of the rows fails, once there are 1,000 (default: 0.5)",
+      numberFrom(0, 1),
     )
     .option("--limit <n>", "only the first n records", wholeNumber(1e12))
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));

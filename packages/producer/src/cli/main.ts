@@ -2,17 +2,19 @@
  * `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C, 141 nobody
  * reads what it prints.
  */
-import { many, runToEnd, someText, wholeNumber } from "@capfleet/shared/command-line";
+import { many, numberFrom, runToEnd, someText, wholeNumber } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
 import { askedJob, DEFAULT_MODELS, type JobOptions } from "../jobs/asked-job.ts";
 import type { Selection } from "../jobs/results.ts";
 import { type NewKey, SCOPES } from "../keys/api-key.ts";
 import { type Context, openContext } from "./context.ts";
-import { change, results, resume, status, submit, watch } from "./control.ts";
+import { change, results, status, submit, watch } from "./control.ts";
+import { deleteJob } from "./delete.ts";
 import { doctor } from "./doctor.ts";
 import { addJobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { keysCreate, keysList, keysRevoke } from "./keys.ts";
+import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
 import { type ServeOptions, serve } from "./serve.ts";
 
@@ -90,7 +92,7 @@ program
 const onJob = (
   name: string,
   description: string,
-  act: (job: string, context: Context, options: { device?: string }) => Promise<void>,
+  act: (job: string, context: Context, options: RetryOptions) => Promise<void>,
 ) =>
   program
     .command(name)
@@ -100,19 +102,18 @@ const onJob = (
       "after",
       `\nExamples:\n  capfleet ${name} job_01K9ZJ5W3N8Q4T6V7X8Y9Z0A1B\n  capfleet ${name} s3://labels/today/`,
     )
-    .action((job: string, options: { device?: string }) =>
-      withContext("silent", (context) => act(job, context, options)),
-    );
+    .action((job: string, options: RetryOptions) => withContext("silent", (context) => act(job, context, options)));
 
 onJob("watch", "Show a job's progress until it has ended.", watch);
 onJob("pause", "Hold a job: what is in work commits, the rest waits.", (job, context) =>
   change(job, "paused", context),
 );
 onJob("cancel", "End a job early: what is committed stays.", (job, context) => change(job, "cancelled", context));
-onJob("resume", "Go on with a paused or interrupted job (a local one: here, until it ends).", resume).option(
-  "--device <device>",
-  "local jobs: where the model runs: cpu, cuda or cuda:N (default: cpu)",
-);
+const device = ["--device <device>", "local jobs: where the model runs: cpu, cuda or cuda:N (default: cpu)"] as const;
+onJob("resume", "Go on with a paused or interrupted job (a local one: here, until it ends).", resume).option(...device);
+onJob("retry", "Do again what failed and may succeed: rows of a finished job, the rest of a failed one.", retry)
+  .option(...device)
+  .option("--max-error-rate <x>", "from now on; see `capfleet run --help`", numberFrom(0, 1));
 
 program
   .command("results")
@@ -125,6 +126,16 @@ program
     "\nExamples:\n  capfleet results ./labels\n  capfleet results s3://labels/today/ --errors\n  capfleet results ./cleaned --kept",
   )
   .action((job: string, options: Selection) => withContext("silent", (context) => results(job, options, context)));
+
+program
+  .command("delete")
+  .description("Delete a job that has ended, with its rows and everything else that it wrote. Asks first.")
+  .argument("<job>", "a job's id or output")
+  .option("--yes", "do not ask", false)
+  .addHelpText("after", "\nExamples:\n  capfleet delete ./labels\n  capfleet delete s3://labels/old/ --yes")
+  .action((job: string, options: { yes: boolean }) =>
+    withContext("silent", (context) => deleteJob(job, options, context)),
+  );
 
 program
   .command("serve")

@@ -88,6 +88,23 @@ export class JobStates {
     });
   }
 
+  /**
+   * Once more for the rows that failed and may succeed, and for what a failed job has left undone. Throws JOB_NOT_FOUND, or
+   * JOB_STATE for a job that has not ended or was cancelled.
+   */
+  retry(id: string, maxErrorRate: number | null): Promise<JobState> {
+    return this.update(id, (job) => {
+      if (!job.ended) throw new CapfleetError("JOB_STATE", `job ${id} has not ended; retry it when it has`);
+      if (job.ended === "cancelled") throw new CapfleetError("JOB_STATE", `job ${id} has been cancelled`);
+      const again = { ended: null, reason: null, intent: "run" as const, retries: job.retries + 1 };
+      return { ...job, ...again, maxErrorRate: maxErrorRate ?? job.maxErrorRate };
+    });
+  }
+
+  async delete(id: string): Promise<void> {
+    await this.#store.delete(stateLayout.job(id));
+  }
+
   async #read(id: string): Promise<{ job: JobState; etag: string } | null> {
     const key = stateLayout.job(id);
     if (!(await this.#store.stat(key))) return null;

@@ -1,5 +1,7 @@
 /** How a job is doing: the reconciler's live figures where there are some, else what object storage says. */
 import {
+  ERRORS,
+  type ErrorCode,
   type Intent,
   type JobFile,
   type JobState,
@@ -37,12 +39,15 @@ export async function readStatus(state: JobState, stores: Stores, redis: Redis |
 /** Throws the stores' errors. */
 export async function progressOf(state: JobState, store: Store, redis: Redis | null): Promise<Progress> {
   const live = state.ended || !redis ? null : await readProgress(redis, state.id).catch(() => null);
-  return live ? asWanted(live, state.intent) : storedProgress(state, store);
+  // That it has ended is of an earlier attempt: the state says that first.
+  if (!live || ENDED.includes(live.state)) return storedProgress(state, store);
+  return asWanted(live, state.intent);
 }
+
+const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
 
 /** The reconciler's last word may be older than what is wanted of the job. */
 function asWanted(live: Progress, intent: Intent): Progress {
-  if (["finished", "cancelled", "failed"].includes(live.state)) return live;
   if (intent !== "run") return { ...live, state: intent };
   return live.state === "paused" ? { ...live, state: "running" } : live;
 }
@@ -52,6 +57,10 @@ export async function readSummary(store: Store): Promise<Summary | null> {
   const { bytes } = await store.read(layout.summary);
   return summarySchema.parse(JSON.parse(bytes.toString("utf8")));
 }
+
+/** How many rows failed and may succeed. */
+export const retryableOf = ({ errors }: Summary): number =>
+  Object.entries(errors).reduce((sum, [code, n]) => sum + (ERRORS[code as ErrorCode]?.retryable ? n : 0), 0);
 
 function identity(state: JobState, { spec }: JobFile) {
   const { id, out, created } = state;
@@ -73,7 +82,7 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
     const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
     return { ...still, ...counts, state: summary.state, waiting: null };
   }
-  const tally = new Tally(store);
+  const tally = new Tally(store, state.retries);
   const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
   const { rows, failed } = tally.sums;
   const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;

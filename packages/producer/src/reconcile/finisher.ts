@@ -8,6 +8,7 @@ import {
   type Summary,
 } from "@capfleet/shared/contract";
 import type { JobStates } from "../jobs/states.ts";
+import { readPlan, readPlanned } from "../plan/planner.ts";
 import { writeReport } from "../report/report.ts";
 import type { Reason } from "./backoff.ts";
 import type { JobTracker } from "./tracker.ts";
@@ -19,8 +20,10 @@ export async function endJob(
   reason: Reason | null,
   states: JobStates,
 ): Promise<void> {
-  const { store, file, tally, plan } = tracker;
+  const { store, file, tally } = tracker;
   await tally.rollUp(true);
+  // A producer that has just taken the job up may not have looked yet.
+  const plan = tracker.plan ?? (await readPlan(store));
   const now = new Date();
   const { rows, failed, warned, errors, pairs } = tally.sums;
   const summary: Summary = {
@@ -30,7 +33,8 @@ export async function endJob(
     reason,
     task: file.spec.task.name,
     records: plan?.records ?? null,
-    shards: plan?.shards ?? tracker.planned.shards,
+    shards: (plan ?? (await readPlanned(store))).shards,
+    retries: tracker.state.retries,
     rows,
     succeeded: rows - failed,
     failed,

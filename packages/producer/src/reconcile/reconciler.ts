@@ -215,6 +215,7 @@ export class Reconciler {
     }
     if (look) await tracker.tally.look();
     await tracker.tally.rollUp();
+    tracker.checkErrorRate();
 
     const { intent } = tracker.state;
     if (intent === "run" && !tracker.fatal) tracker.keepPlanning(slots, now);

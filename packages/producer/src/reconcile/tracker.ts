@@ -7,6 +7,7 @@ import {
   type JobFile,
   type JobState,
   LANE_WEIGHTS,
+  MAX_ERROR_RATE_ROWS,
   type Plan,
 } from "@capfleet/shared/contract";
 import { engineSet, type Presence, type Progress, type Report, servedSets } from "@capfleet/shared/queues";
@@ -41,7 +42,7 @@ export class JobTracker {
     this.state = state;
     this.file = file;
     this.store = store;
-    this.tally = new Tally(store);
+    this.tally = new Tally(store, state.retries);
     this.stores = stores;
   }
 
@@ -105,6 +106,15 @@ export class JobTracker {
         this.backoff.failed(report.shard, report, now);
       }
     }
+  }
+
+  /** A job that mostly fails is not worth going on with. One that is complete is: nothing would be saved. */
+  checkErrorRate(): void {
+    const { rows, failed, errors } = this.tally.sums;
+    if (this.fatal || this.isComplete || rows < MAX_ERROR_RATE_ROWS || failed <= rows * this.state.maxErrorRate) return;
+    const [[code, most]] = Object.entries(errors).sort(([, a], [, b]) => b - a) as [[string, number]];
+    const message = `${failed} of ${rows} rows have failed, ${most} of them with ${code}; at most ${this.state.maxErrorRate} of them may`;
+    this.fatal = { code: "TOO_MANY_ERRORS", message };
   }
 
   /** An error outside of any shard. */

@@ -158,6 +158,7 @@ export const summarySchema = sumsSchema.extend({
   task: jobTaskSchema,
   records: z.number().int().nullable(),
   shards: z.number().int(),
+  retries: z.number().int().default(0),
   succeeded: z.number().int(),
   created: z.iso.datetime(),
   ended: z.iso.datetime(),

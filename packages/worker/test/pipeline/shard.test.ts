@@ -65,14 +65,19 @@ async function want(intent: string): Promise<void> {
   await state.put(stateLayout.job(job.id), JSON.stringify(body));
 }
 
-function run(label: (image: string) => Promise<object>, signal = new AbortController().signal, atOnce = 8) {
+function run(
+  label: (image: string) => Promise<object>,
+  signal = new AbortController().signal,
+  atOnce = 8,
+  retries = 0,
+) {
   const context: ShardContext = {
     stores,
     intents: new Intents(state),
     admit: pLimit(atOnce),
     label: ({ image }) => label(image!),
   };
-  return runShard({ job: job.id, shard: 0, out: out.uri, retries: 0, rows: 0, failed: 0 }, context, signal);
+  return runShard({ job: job.id, shard: 0, out: out.uri, retries, rows: 0, failed: 0 }, context, signal);
 }
 
 const good = async (image: string) => ({ caption: image.slice(-5), score: -1 });
@@ -151,6 +156,60 @@ describe("somebody else's results stand", () => {
 
   test("when they come while we work, ours are dropped", async () => {
     const result = await run(async (image) => {
+      await out.put(layout.result(0), "theirs");
+      return good(image);
+    });
+    expect(result).toEqual({ outcome: "already" });
+    expect((await out.read(layout.result(0))).bytes.toString()).toBe("theirs");
+  });
+});
+
+describe("a retry", () => {
+  const retry = (label: (image: string) => Promise<object>, retries = 1) => run(label, undefined, 8, retries);
+  const fails =
+    (code: "INFERENCE_FAILED" | "IMAGE_EMPTY", ...images: string[]) =>
+    async (image: string) => {
+      if (images.some((name) => image.endsWith(name))) throw new CapfleetError(code, "oops");
+      return good(image);
+    };
+
+  test("does the rows again that failed and may succeed, and no others; their sums count anew", async () => {
+    await run(fails("INFERENCE_FAILED", "1.jpg"));
+    const asked: string[] = [];
+    const result = await retry(async (image) => {
+      asked.push(image);
+      return { caption: "again", score: -2 };
+    });
+    expect(asked).toEqual(["file:///pictures/1.jpg"]);
+    const errors = { RECORD_INVALID: 1 };
+    expect(result).toEqual({ outcome: "committed", sums: { rows: 4, failed: 1, warned: 0, errors } });
+    expect((await rows()).map(({ caption }) => caption)).toEqual(["0.jpg", "again", undefined, "2.jpg"]);
+  });
+
+  test("what fails again says in which attempt, and waits for the next one", async () => {
+    await run(fails("INFERENCE_FAILED", "1.jpg"));
+    expect(await retry(fails("INFERENCE_FAILED", "1.jpg"))).toMatchObject({
+      outcome: "committed",
+      sums: { failed: 2 },
+    });
+    expect((await rows())[1].error).toEqual({ code: "INFERENCE_FAILED", message: "oops", retryable: true, attempt: 2 });
+    expect(await retry(good)).toEqual({ outcome: "already" });
+    expect(await retry(good, 2)).toMatchObject({ outcome: "committed", sums: { failed: 1 } });
+  });
+
+  test("leaves alone what would fail again", async () => {
+    await run(fails("IMAGE_EMPTY", "1.jpg"));
+    expect(await retry(good)).toEqual({ outcome: "already" });
+  });
+
+  test("does a shard without results whole", async () => {
+    expect(await retry(fails("INFERENCE_FAILED", "1.jpg"))).toMatchObject({ outcome: "committed", sums: { rows: 4 } });
+    expect((await rows())[1].error.attempt).toBe(2);
+  });
+
+  test("drops its rows where another attempt has replaced them meanwhile", async () => {
+    await run(fails("INFERENCE_FAILED", "1.jpg"));
+    const result = await retry(async (image) => {
       await out.put(layout.result(0), "theirs");
       return good(image);
     });

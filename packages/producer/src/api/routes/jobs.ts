@@ -4,14 +4,16 @@ import { findServedModel } from "@capfleet/shared/models";
 import { JOB_STATES, keys } from "@capfleet/shared/queues";
 import * as z from "zod";
 import { createJob } from "../../jobs/create.ts";
+import { retryJob } from "../../jobs/retry.ts";
 import { type Caller, checkLocations } from "../access.ts";
 import type { Api, Server } from "../api.ts";
+import { once } from "../idempotency.ts";
 import { errorResponses, fields, jobPageSchema, jobSchema, pageLimit } from "../schemas.ts";
 import { askedOf, type Submission, submissionSchema } from "../submission.ts";
 
 const params = z.object({ id: z.string().meta({ description: "The job's id" }) });
 
-/** What can be wanted of a job; a retry of its failed rows would be one more. */
+/** What can be wanted of a job at work. */
 const ACTIONS: Record<string, { intent: Intent; summary: string }> = {
   pause: { intent: "paused", summary: "Hold a job: what is in work commits, the rest waits" },
   resume: { intent: "run", summary: "Go on with a paused job" },
@@ -19,7 +21,7 @@ const ACTIONS: Record<string, { intent: Intent; summary: string }> = {
 };
 
 export function jobRoutes(server: Server, api: Api): void {
-  const { views, states, redis } = api;
+  const { views, state, states, redis } = api;
   const wake = (job: string) => redis.publish(keys.wake(), job).catch(() => {});
 
   server.post("/v1/jobs", {
@@ -29,11 +31,20 @@ export function jobRoutes(server: Server, api: Api): void {
       description:
         "The fields are the options of `capfleet submit`. The very same job for the same output again is the job that is there.",
       tags: ["jobs"],
+      headers: z.object({
+        "idempotency-key": z
+          .string()
+          .min(1)
+          .max(255)
+          .optional()
+          .meta({ description: "The same key and body again: the same job, once" }),
+      }),
       body: submissionSchema,
       response: { 202: jobSchema, ...errorResponses(409, 413, 415, 422) },
     },
-    handler: async ({ body, caller }, reply) => {
-      const id = await submit(body, caller!, api);
+    handler: async ({ headers, body, caller }, reply) => {
+      const request = { key: headers["idempotency-key"] ?? null, caller: caller!.key ?? "", body };
+      const id = await once(request, state, () => submit(body, caller!, api));
       await wake(id);
       return reply.code(202).send(await views.view(await views.find(id, caller!)));
     },
@@ -76,12 +87,28 @@ export function jobRoutes(server: Server, api: Api): void {
       schema: { summary, tags: ["jobs"], params, response: { 200: jobSchema, ...errorResponses(404, 409, 413, 415) } },
       handler: async ({ params: { id }, caller }) => {
         const found = await views.find(id, caller!);
-        const state = await states.want(id, intent);
+        const changed = await states.want(id, intent);
         await wake(id);
-        return views.view({ ...found, state });
+        return views.view({ ...found, state: changed });
       },
     });
   }
+
+  server.post("/v1/jobs/:id/retry", {
+    config: { scope: "submit" },
+    schema: {
+      summary: "Once more for the rows that failed and may succeed, and for what a failed job has left undone",
+      tags: ["jobs"],
+      params,
+      response: { 200: jobSchema, ...errorResponses(404, 409, 413, 415) },
+    },
+    handler: async ({ params: { id }, caller }) => {
+      const found = await views.find(id, caller!);
+      const { state: changed } = await retryJob(found.state, found.store, states, null);
+      await wake(id);
+      return views.view({ ...found, state: changed });
+    },
+  });
 }
 
 /** Returns the job's id. */

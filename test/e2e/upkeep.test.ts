@@ -1,0 +1,158 @@
+/** What comes after a job: trying again, giving up on one that mostly fails, ending, deleting. With the real command line. */
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { layout, type ResultRow, type Summary } from "@capfleet/shared/contract";
+import { type Store, storesFromEnv } from "@capfleet/shared/storage";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { readSummary } from "../../packages/producer/src/jobs/status.ts";
+import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
+import { expectWhole, readRows } from "../support/rows.ts";
+
+const IMAGES = join(DEMO, "images");
+const stores = storesFromEnv({});
+let sandbox: Sandbox;
+let env: NodeJS.ProcessEnv;
+let out: string;
+let store: Store;
+
+beforeEach(async () => {
+  sandbox = await Sandbox.create();
+  env = sandbox.env();
+  out = sandbox.path("out");
+  store = stores.at(`${out}/`);
+});
+afterEach(() => sandbox.cleanUp());
+
+/** Fails rows of a finished job as a model that fails does: there is no such model to be had. */
+async function failRows(shard: number, ...which: number[]): Promise<void> {
+  const rows = (await readFile(join(out, layout.result(shard)), "utf8")).trimEnd().split("\n");
+  for (const i of which) {
+    const { id, image } = JSON.parse(rows[i]!) as ResultRow;
+    const error = { code: "INFERENCE_FAILED", message: "planted", retryable: true };
+    rows[i] = JSON.stringify({ id, image, error });
+  }
+  await store.put(layout.result(shard), `${rows.join("\n")}\n`);
+  const summary = (await readSummary(store))!;
+  const errors = { ...summary.errors, INFERENCE_FAILED: (summary.errors.INFERENCE_FAILED ?? 0) + which.length };
+  const failed = summary.failed + which.length;
+  const counts = { succeeded: summary.rows - failed, failed, errors } satisfies Partial<Summary>;
+  await store.put(layout.summary, JSON.stringify({ ...summary, ...counts }));
+}
+
+const contents = async () =>
+  Object.fromEntries(
+    (await Array.fromAsync(store.list({ prefix: layout.results }))).map(({ key, etag }) => [key, etag]),
+  );
+
+/** A manifest of images that are not there. */
+async function missing(lines: number): Promise<string> {
+  const file = sandbox.path("missing.jsonl");
+  const all = Array.from({ length: lines }, (_, n) => `${JSON.stringify({ image: `nothing-${n}.jpg` })}\n`);
+  await writeFile(file, all.join(""));
+  return file;
+}
+
+test("retry does again what failed and may succeed, and touches no other shard", async () => {
+  await capfleet(env, "run", "caption", IMAGES, "--out", out, "--shard-size", "8");
+  const before = await readRows(store);
+  expect((await capfleet(env, "retry", out)).stdout).toMatch(/no rows that failed and may succeed/);
+  await failRows(1, 0, 3);
+  const planted = await contents();
+  const { code, stdout } = await capfleet(env, "retry", out);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^finished: 24 rows labelled, 0 failed/);
+  const { rows, summary } = await expectWhole(store, 24);
+  expect(rows).toEqual(before);
+  expect(summary.retries).toBe(1);
+  const after = await contents();
+  const changed = Object.keys(after).filter((key) => after[key] !== planted[key]);
+  expect(changed).toEqual([layout.result(1)]);
+});
+
+test("a retry that is killed goes on, and the job is not whole meanwhile", async () => {
+  await capfleet(env, "run", "caption", IMAGES, "--out", out, "--shard-size", "1");
+  const before = await readRows(store);
+  for (let shard = 0; shard < 24; shard++) await failRows(shard, 0);
+  const running = sandbox.capfleet(env, "retry", out);
+  await until("a row to be there again", async () => (await readRows(store)).some(({ caption }) => caption));
+  await running.kill("SIGKILL");
+  const middle = await readRows(store);
+  expect(middle.some(({ error }) => error)).toBe(true);
+  expect(await store.stat(layout.success)).toBeNull();
+  expect((await capfleet(env, "retry", out)).stderr).toMatch(/JOB_STATE/);
+  expect((await capfleet(env, "resume", out)).code).toBe(0);
+  expect((await expectWhole(store, 24)).rows).toEqual(before);
+});
+
+test("in a fleet, retry is the producer's and the workers' work", async () => {
+  const redis = await sandbox.redis();
+  const fleet = sandbox.env({ CAPFLEET_REDIS_URL: redis.url });
+  sandbox.producer(fleet);
+  sandbox.worker(fleet);
+  await capfleet(fleet, "submit", "caption", IMAGES, "--out", out, "--shard-size", "8", "--wait");
+  const before = await readRows(store);
+  await failRows(2, 7);
+  const { stdout } = await capfleet(fleet, "retry", out);
+  expect(stdout).toMatch(/^retrying job_.*: 1 row$/m);
+  await until("the retried job", () => store.stat(layout.success));
+  expect((await expectWhole(store, 24)).rows).toEqual(before);
+});
+
+test("a job that mostly fails is stopped, says why, and goes on when it is asked to", async () => {
+  const manifest = await missing(40_000);
+  const args = ["run", "caption", manifest, "--out", out, "--shard-size", "100"];
+  const { code, stdout, stderr } = await capfleet(env, ...args);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/TOO_MANY_ERRORS: (\d+) of \1 rows have failed, \1 of them with IMAGE_NOT_FOUND/);
+  expect(stdout).toMatch(/^failed: 0 rows labelled/);
+  const summary = (await readSummary(store))!;
+  expect(summary.rows).toBeGreaterThanOrEqual(1_000);
+  expect(summary.rows).toBeLessThan(40_000);
+  expect(await store.stat(layout.success)).toBeNull();
+  const again = await capfleet(env, "retry", out, "--max-error-rate", "1");
+  expect(again.code).toBe(0);
+  expect((await expectWhole(store, 40_000)).summary.failed).toBe(40_000);
+});
+
+test("one with a limit of its own, or fewer than 1,000 rows, is not", async () => {
+  const small = await capfleet(env, "run", "caption", await missing(999), "--out", out, "--shard-size", "100");
+  expect(small.code).toBe(0);
+  const other = sandbox.path("other");
+  const args = ["run", "caption", await missing(3_000), "--out", other, "--shard-size", "100", "--max-error-rate", "1"];
+  expect((await capfleet(env, ...args)).code).toBe(0);
+});
+
+test("delete takes all that a job wrote and nothing else; it asks first, and not for one that runs", async () => {
+  await capfleet(env, "run", "caption", IMAGES, "--out", out, "--limit", "4");
+  await writeFile(join(out, "notes.txt"), "mine");
+  const asked = await capfleet(env, "delete", out);
+  expect(asked.code).toBe(2);
+  expect(asked.stderr).toMatch(/^NOT_CONFIRMED/m);
+  await expectWhole(store, 4);
+  const { code, stdout, stderr } = await capfleet(env, "delete", out, "--yes");
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^deleted job_/);
+  expect(stderr).toMatch(/notes\.txt/);
+  expect(await readdir(out)).toEqual(["notes.txt"]);
+  expect((await capfleet(env, "status")).stderr).toMatch(/no jobs/);
+
+  const running = sandbox.path("running");
+  const job = sandbox.capfleet(env, "run", "caption", IMAGES, "--out", running, "--shard-size", "1");
+  await until("the job to be there", () => stores.at(`${running}/`).stat(layout.job));
+  await job.kill("SIGKILL");
+  const refused = await capfleet(env, "delete", running, "--yes");
+  expect(refused.stderr).toMatch(/^JOB_STATE: .*cancel/m);
+  expect(refused.code).toBe(2);
+});
+
+test("a local job that nothing works on any more can be cancelled, and then deleted by its id", async () => {
+  const running = sandbox.capfleet(env, "run", "caption", IMAGES, "--out", out, "--shard-size", "1");
+  await until("a row", async () => (await readRows(store)).length > 0);
+  await running.kill("SIGKILL");
+  expect((await capfleet(env, "cancel", out)).code).toBe(0);
+  const summary = (await readSummary(store))!;
+  expect(summary).toMatchObject({ state: "cancelled", rows: (await readRows(store)).length });
+  expect(summary.shards).toBeGreaterThan(0);
+  expect((await capfleet(env, "delete", summary.id, "--yes")).code).toBe(0);
+  expect(await Array.fromAsync(store.list())).toEqual([]);
+});
