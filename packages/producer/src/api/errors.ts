@@ -66,8 +66,9 @@ export function answerError(thrown: FastifyError, request: FastifyRequest, reply
   const error = asApiError(thrown);
   const isSubmission = request.method === "POST" && request.routeOptions.url === "/v1/jobs";
   const status = statusOf(error, isSubmission);
-  if (status >= 500)
-    request.log.error({ err: error.cause ?? error, code: error.code, req: request.id }, "request failed");
+  const { code, message } = error;
+  if (code === "INTERNAL") request.log.error({ err: error.cause }, "a request met something unexpected");
+  else if (status >= 500) request.log.warn({ code, err: message }, "a request failed");
   if (status === 401) reply.header("www-authenticate", "Bearer");
   return reply.code(status).type("application/json").serializer(JSON.stringify).send(errorBody(error));
 }

@@ -66,11 +66,20 @@ export const submissionSchema = fields({
   text: z.array(text).min(1).max(MAX_TEXTS).optional().meta({ description: "itm, itc, filter, embed: of every image" }),
   text_column: column.optional(),
   threshold: z.number().min(0).max(1).optional(),
+  webhook: fields({
+    url: z
+      .string()
+      .max(2_000)
+      .meta({ description: "https://, and public", examples: ["https://example.com/hook"] }),
+    secret: z.string().min(16).max(200).optional().meta({ description: "Signs the calls; can't be read back" }),
+  })
+    .optional()
+    .meta({ description: "Called when the job ends, and when it is blocked" }),
 }).meta({ id: "Submission" });
 export type Submission = z.infer<typeof submissionSchema>;
 
 /** By the rules of `capfleet submit`. Throws INVALID_OPTION. */
-export function askedOf({ task, input, output, ...options }: Submission): AskedJob {
+export function askedOf({ task, input, output, webhook: _, ...options }: Submission): AskedJob {
   const camel = Object.entries(options).map(([name, value]) => [
     name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
     value,

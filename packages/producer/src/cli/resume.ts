@@ -32,7 +32,10 @@ export interface RetryOptions extends ResumeOptions {
 export async function retry(job: string, context: Context, options: RetryOptions): Promise<void> {
   const { file, state, store } = await findJob(job, context);
   if (state.runner === "local") parseDevice(options.device ?? "cpu");
-  const { state: again, rows } = await retryJob(state, store, context.states, options.maxErrorRate ?? null);
+  const { state: again, rows } = await retryJob(
+    { job: state, store, maxErrorRate: options.maxErrorRate ?? null },
+    context,
+  );
   if (rows === 0) return print(`${file.id} has no rows that failed and may succeed`);
   if (state.runner === "local") return goOnHere({ file, state: again }, context, options);
   await wakeReconciler(context, file.id);

@@ -3,6 +3,7 @@ import { CapfleetError } from "@capfleet/shared/contract";
 import { checkRedis, redisAddress } from "@capfleet/shared/queues";
 import { startApi } from "../api/server.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
+import { WebhookSender } from "../webhooks/sender.ts";
 import type { Context } from "./context.ts";
 
 /** Where to listen; what is not given is as the environment says. */
@@ -29,7 +30,10 @@ export async function serve(options: ServeOptions, context: Context): Promise<vo
   const closed = new Promise((resolve) => {
     stop.signal.addEventListener("abort", () => resolve(api.close()), { once: true });
   });
-  await new Reconciler({ stores, states, redisUrl, log, isMine }).run(stop.signal);
-  await closed;
+  await Promise.all([
+    new Reconciler({ stores, states, redisUrl, log, isMine }).run(stop.signal),
+    new WebhookSender({ ...context, config }).run(stop.signal),
+    closed,
+  ]);
   log.info("stopped");
 }

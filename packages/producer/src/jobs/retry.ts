@@ -1,6 +1,7 @@
 /** Once more for the rows that failed and may succeed, and for what a failed job has left undone. */
 import { type JobState, layout } from "@capfleet/shared/contract";
 import type { Store } from "@capfleet/shared/storage";
+import { takeUpAgain } from "../webhooks/webhook.ts";
 import type { JobStates } from "./states.ts";
 import { readSummary, retryableOf } from "./status.ts";
 
@@ -11,21 +12,27 @@ export interface Retried {
   rows: number | null;
 }
 
+export interface RetryRequest {
+  job: JobState;
+  store: Store;
+  /** Null leaves it as it is. */
+  maxErrorRate: number | null;
+}
+
 /**
  * Changes nothing where a finished job has no such rows (`rows` is 0). Throws JOB_STATE for a job that has not ended or was
- * cancelled. `maxErrorRate`: null leaves it as it is.
+ * cancelled.
  */
 export async function retryJob(
-  state: JobState,
-  store: Store,
-  states: JobStates,
-  maxErrorRate: number | null,
+  { job, store, maxErrorRate }: RetryRequest,
+  { state, states }: { state: Store; states: JobStates },
 ): Promise<Retried> {
-  const summary = state.ended === "finished" ? await readSummary(store) : null;
+  const summary = job.ended === "finished" ? await readSummary(store) : null;
   const rows = summary && retryableOf(summary);
-  if (rows === 0) return { state, rows };
-  const again = await states.retry(state.id, maxErrorRate);
+  if (rows === 0) return { state: job, rows };
+  const again = await states.retry(job.id, maxErrorRate);
   // The output is not whole now. Dying before this line leaves a mark that the end of the retry writes again.
   await store.delete(layout.success);
+  await takeUpAgain(job.id, state);
   return { state: again, rows };
 }

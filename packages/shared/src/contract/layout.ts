@@ -35,4 +35,6 @@ export const stateLayout = {
   idempotency: (digest: string) => `idempotency/${digest}.json`,
   webhooks: "webhooks/",
   webhook: (job: string) => `webhooks/${job}.json`,
+  /** Once the job's end has been told; a retry takes it up again. */
+  toldWebhook: (job: string) => `webhooks-told/${job}.json`,
 };

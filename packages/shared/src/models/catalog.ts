@@ -75,7 +75,7 @@ export async function findServedModel(
   const last = registered.findLast(({ ref }) => precision === null || ref.precision === precision);
   if (last) return { ...last, folder: null };
   if (registered.length > 0) throw otherPrecisions(given, precision, registered);
-  const message = `no model "${given}" is bundled or registered; a worker registers what its --models names`;
+  const message = `no model "${given}" is bundled, or registered by a worker that runs it`;
   throw new CapfleetError("MODEL_NOT_FOUND", message);
 }
 

@@ -5,6 +5,7 @@ import { JOB_STATES, keys } from "@capfleet/shared/queues";
 import * as z from "zod";
 import { createJob } from "../../jobs/create.ts";
 import { retryJob } from "../../jobs/retry.ts";
+import { addWebhook, checkWebhook } from "../../webhooks/webhook.ts";
 import { type Caller, checkLocations } from "../access.ts";
 import type { Api, Server } from "../api.ts";
 import { once } from "../idempotency.ts";
@@ -104,7 +105,7 @@ export function jobRoutes(server: Server, api: Api): void {
     },
     handler: async ({ params: { id }, caller }) => {
       const found = await views.find(id, caller!);
-      const { state: changed } = await retryJob(found.state, found.store, states, null);
+      const { state: changed } = await retryJob({ job: found.state, store: found.store, maxErrorRate: null }, api);
       await wake(id);
       return views.view({ ...found, state: changed });
     },
@@ -114,8 +115,12 @@ export function jobRoutes(server: Server, api: Api): void {
 /** Returns the job's id. */
 async function submit(body: Submission, caller: Caller, { stores, state, states, config }: Api): Promise<string> {
   checkLocations(caller, body.input, body.output);
+  if (body.webhook) checkWebhook(body.webhook.url, config.api.webhookNetworks);
   const { request, models: names, precision } = askedOf(body);
   const models = await Promise.all(names.map((name) => findServedModel(name, precision, state, config)));
   const { file } = await createJob({ ...request, readable: caller.readable }, models, stores, states);
+  // Dying before this line leaves a job without it, and a client without an answer: sent again, the request adds it.
+  const { webhook } = body;
+  if (webhook) await addWebhook(file.id, { url: webhook.url, secret: webhook.secret ?? null }, state);
   return file.id;
 }
