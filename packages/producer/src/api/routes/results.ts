@@ -17,7 +17,9 @@ const isSet = (given: z.infer<typeof flag>) => given !== "false";
 const CURSOR = /^(\d{1,12})\.(\d{1,9})$/;
 
 const keptSchema = pairSchema.omit({ kept: true }).extend({ id: z.string(), image: z.string().nullable() });
-const rowSchema = z.union([keptSchema.strict(), resultRowSchema]).meta({ id: "Row" });
+// JSON as a schema that refers to itself is one that documents can't hold.
+const wholeSchema = resultRowSchema.extend({ kept: z.record(z.string(), z.unknown()).optional() });
+const rowSchema = z.union([keptSchema.strict(), wholeSchema]).meta({ id: "Row" });
 const rowPageSchema = z
   .strictObject({
     rows: z.array(rowSchema),
