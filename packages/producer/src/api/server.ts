@@ -123,7 +123,8 @@ async function guard(server: Server, access: Access, rate: number): Promise<void
     errorResponseBuilder: (_, { after }) =>
       new CapfleetError("RATE_LIMITED", `more than ${rate} requests in a minute; again in ${after}`),
   });
-  server.addHook("onRequest", async (request) => {
+  // The limit is a hook of each route, and comes after those of all.
+  server.addHook("preParsing", async (request) => {
     const { scope = "read" } = request.routeOptions.config;
     if (denied.has(request)) throw denied.get(request);
     if (scope !== null) checkScope(request.caller!, scope);
