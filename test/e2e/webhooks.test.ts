@@ -103,11 +103,10 @@ test("a job that is blocked is told of, and its end as well; without a secret no
   const connection = connectRedis(redis.url, "patient");
   const error = {
     outcome: "failed",
-    shard: 0,
     code: "STORE_UNAVAILABLE",
     message: "s3://labels/ answers 503",
   } as const;
-  for (let times = 0; times < 5; times++) await sendReport(connection, job.id, error);
+  for (let shard = 0; shard < 5; shard++) await sendReport(connection, job.id, { ...error, shard });
   connection.disconnect();
   await until("the block to be told", () => told(job.id, "job.blocked").length > 0);
   expect(told(job.id, "job.blocked")[0]!.event.job).toMatchObject({
@@ -116,7 +115,7 @@ test("a job that is blocked is told of, and its end as well; without a secret no
   });
   expect(told(job.id, "job.blocked")[0]!.headers["capfleet-signature"]).toBeUndefined();
   const worker = sandbox.worker(env);
-  await until("the end to be told", () => told(job.id, "job.ended").length > 0);
+  await until("the end to be told", () => told(job.id, "job.ended").length > 0, 120);
   expect(told(job.id, "job.ended")[0]!.event.job.state).toBe("finished");
   await worker.kill("SIGTERM");
 });

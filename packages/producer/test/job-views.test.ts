@@ -12,7 +12,7 @@ import { askedJob } from "../src/jobs/asked-job.ts";
 import { JobStates, newState } from "../src/jobs/states.ts";
 
 const JOBS = 10_000;
-const EVERYBODY: Caller = { key: null, scope: "admin", readable: null, writable: null };
+const EVERYBODY: Caller = { key: null, scope: "admin", readable: null, writable: null, visible: null };
 
 let folder: string;
 const idOf = (n: number) => `job_01K9ZJ5W3N0000000000${String(n).padStart(6, "0")}`;
@@ -92,7 +92,7 @@ test("a filter looks at so many, and says where to go on", async () => {
 
 test("a caller sees the jobs whose outputs are theirs, and the others do not exist", async () => {
   const { views } = open();
-  const odd: Caller = { key: "k", scope: "read", readable: [], writable: [`file://${folder}/odd/`] };
+  const odd: Caller = { key: "k", scope: "read", readable: [], writable: [], visible: [`file://${folder}/odd/`] };
   const { jobs } = await views.page(page, odd);
   expect(jobs.map(({ id }) => id)).toEqual(last(20, 2));
   await expect(views.find(idOf(JOBS - 2), odd)).rejects.toMatchObject({

@@ -16,6 +16,8 @@ export interface Caller {
   scope: Scope;
   readable: Prefixes;
   writable: Prefixes;
+  /** Below which the outputs are of the jobs that it sees. */
+  visible: Prefixes;
 }
 
 declare module "fastify" {
@@ -28,7 +30,7 @@ declare module "fastify" {
   }
 }
 
-const LOCAL: Caller = { key: null, scope: "admin", readable: null, writable: null };
+const LOCAL: Caller = { key: null, scope: "admin", readable: null, writable: null, visible: null };
 
 export class Access {
   readonly #ring: KeyRing;
@@ -58,7 +60,13 @@ export class Access {
     // Files are this machine's, whoever asks for them: only those folders that the operator has named.
     const allowed = (prefixes: string[]) =>
       scope === "admin" ? ["s3://", ...files] : prefixes.filter((uri) => isBelow(uri, ["s3://", ...files]));
-    return { key: id, scope, readable: allowed(read), writable: allowed(write) };
+    return {
+      key: id,
+      scope,
+      readable: allowed(read),
+      writable: allowed(write),
+      visible: scope === "admin" ? null : write,
+    };
   }
 }
 
@@ -75,7 +83,7 @@ export function checkLocations({ readable, writable }: Caller, input: string, ou
 }
 
 /** Whether a job is one that the caller may know of. */
-export const maySee = ({ writable }: Caller, out: string): boolean => !writable || isBelow(asFolder(out), writable);
+export const maySee = ({ visible }: Caller, out: string): boolean => !visible || isBelow(asFolder(out), visible);
 
 export const isLoopback = (host: string): boolean => ["127.0.0.1", "::1", "localhost"].includes(host);
 
