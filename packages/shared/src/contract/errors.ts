@@ -364,12 +364,6 @@ export const ERRORS = {
     what: "The API can't listen at its address: another process does, or the address is not this machine's.",
     fix: "Stop the other process, or choose another with `capfleet serve --port` or --host.",
   },
-  STOPPING: {
-    scope: "system",
-    retryable: true,
-    what: "The producer is stopping, and takes no further requests.",
-    fix: "Try again: another producer, or this one once it is back, answers.",
-  },
   JOB_FAILED: {
     scope: "system",
     retryable: false,
