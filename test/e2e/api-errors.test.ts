@@ -42,7 +42,12 @@ test("bad input is refused with a code, an explanation and a way out, and makes 
     [{ ...fine, max_new_tokens: 500 }, 400, "INVALID_OPTION", /^max_new_tokens 500: demo-caption can make 64/],
     [{ ...fine, image_column: "url" }, 400, "INVALID_OPTION", /^image_column is for manifests/],
     [{ ...fine, model: "demo-itm" }, 422, "TASK_UNSUPPORTED"],
-    [{ ...fine, model: "Salesforce/blip-image-captioning-base" }, 422, "MODEL_NOT_FOUND", /is bundled, or registered by a worker/],
+    [
+      { ...fine, model: "Salesforce/blip-image-captioning-base" },
+      422,
+      "MODEL_NOT_FOUND",
+      /is bundled, or registered by a worker/,
+    ],
     [{ ...fine, model: join(DEMO, "models/demo-caption") }, 422, "MODEL_NOT_FOUND"],
     [{ ...fine, model: "../models/demo-caption" }, 422, "MODEL_NOT_FOUND"],
     [{ ...fine, precision: "int4" }, 400, "INVALID_OPTION", /int4/],
