@@ -12,9 +12,9 @@ import { connectRedis, type InferRow, keys, liveWorkers, redisPrefix } from "@ca
 import { storesFromEnv } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { DEFAULT_MODELS } from "../../packages/producer/src/cli/job-options.ts";
 import { InferClient } from "../../packages/producer/src/infer/client.ts";
 import { inferRequestOf } from "../../packages/producer/src/infer/request.ts";
+import { DEFAULT_MODELS } from "../../packages/producer/src/jobs/asked-job.ts";
 import { capfleet, DEMO, type Running, Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 import type { S3Server } from "../support/s3/ceph.ts";

@@ -42,6 +42,7 @@ export async function writeJob(
       format,
       shardSize: perShard,
       lane: "normal",
+      readable: null,
     },
   };
   for (let shard = 0; shard < shards; shard++) {

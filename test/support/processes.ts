@@ -45,7 +45,7 @@ export class Sandbox {
   /** The environment of every process of this test. */
   env(more: Record<string, string> = {}): NodeJS.ProcessEnv {
     const { CAPFLEET_REDIS_URL: _, ...rest } = process.env;
-    return { ...rest, CAPFLEET_STATE: this.path("state"), CAPFLEET_LOG: "", ...more };
+    return { ...rest, CAPFLEET_STATE: this.path("state"), CAPFLEET_LOG: "", CAPFLEET_PORT: "0", ...more };
   }
 
   atEnd(end: () => Promise<unknown>): void {
@@ -57,8 +57,8 @@ export class Sandbox {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  async redis(): Promise<TestRedis> {
-    const redis = new TestRedis(await freePort());
+  async redis(password: string | null = null): Promise<TestRedis> {
+    const redis = new TestRedis(await freePort(), password);
     this.atEnd(() => redis.kill());
     await redis.start();
     return redis;
@@ -120,19 +120,22 @@ export class Running {
 /** A real redis-server that keeps nothing: killed and started again, it is empty. */
 export class TestRedis {
   readonly port: number;
+  readonly #password: string | null;
   #server: ChildProcess | null = null;
 
-  constructor(port: number) {
+  constructor(port: number, password: string | null) {
     this.port = port;
+    this.#password = password;
   }
 
   get url(): string {
-    return `redis://127.0.0.1:${this.port}`;
+    return `redis://${this.#password === null ? "" : `:${this.#password}@`}127.0.0.1:${this.port}`;
   }
 
   async start(...settings: string[]): Promise<void> {
     const base = ["--bind", "127.0.0.1", "--port", String(this.port), "--save", "", "--maxmemory-policy", "noeviction"];
-    this.#server = spawn(await findServer(), [...base, ...settings], { stdio: "ignore" });
+    const auth = this.#password === null ? [] : ["--requirepass", this.#password];
+    this.#server = spawn(await findServer(), [...base, ...auth, ...settings], { stdio: "ignore" });
     await until("redis", async () => {
       const redis = connectRedis(this.url, "hasty");
       return redis

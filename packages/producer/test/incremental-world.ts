@@ -67,6 +67,7 @@ export class World {
       lane: "normal",
       maxErrorRate: 1,
       runner: "fleet",
+      readable: null,
       incremental: true,
     };
     const ref = { model: "fake", digest, checkpoint: "fake", precision: "int8" as const };
@@ -77,15 +78,14 @@ export class World {
   /** Plans and labels; repeating it goes on. Returns the number of shards. */
   async label({ file, out }: CreatedJob, stores = this.stores): Promise<number> {
     const store = stores.at(out);
-    const { input, task } = file.spec;
     const { signal } = new AbortController();
-    const dataset = openDataset(input, task, stores);
+    const dataset = openDataset(file.spec, stores);
     const plan = await planJob({ store, spec: file.spec, dataset, slots: 0, signal, onShard: () => {} });
     for (let shard = 0; shard < plan.shards; shard++) {
       const lines = (await store.read(layout.shard(shard))).bytes.toString().trimEnd().split("\n").slice(0, -1);
       const rows = lines.map(async (line) => {
         const { id, image } = JSON.parse(line);
-        const text = (await stores.at(input.uri).read(id)).bytes.toString();
+        const text = (await stores.at(file.spec.input.uri).read(id)).bytes.toString();
         const failed = text.startsWith("{") ? { error: rowErrorSchema.parse(JSON.parse(text)) } : { caption: text };
         return `${JSON.stringify({ id, image, ...failed } satisfies ResultRow)}\n`;
       });

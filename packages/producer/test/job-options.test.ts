@@ -2,7 +2,8 @@ import { PRECISIONS } from "@capfleet/shared/contract";
 import { sourceOf } from "@capfleet/shared/models";
 import { Command } from "commander";
 import { expect, test } from "vitest";
-import { addJobOptions, askedJob } from "../src/cli/job-options.ts";
+import { addJobOptions } from "../src/cli/job-options.ts";
+import { askedJob } from "../src/jobs/asked-job.ts";
 
 /** What `capfleet run` is asked for, as a shell hands it over. */
 function asked(...args: string[]) {

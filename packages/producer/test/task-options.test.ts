@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { taskSpecSchema } from "@capfleet/shared/contract";
 import { Command } from "commander";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { addTaskOptions, parseTask, taskSpecOf } from "../src/cli/task-options.ts";
+import { addTaskOptions } from "../src/cli/task-options.ts";
+import { parseTask, taskSpecOf } from "../src/jobs/task-spec.ts";
 
 let folder: string;
 let file: string;

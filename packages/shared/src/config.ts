@@ -2,20 +2,24 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import ipaddr from "ipaddr.js";
 import * as z from "zod";
 import { CapfleetError } from "./contract/errors.ts";
 
 const count = (max: number) => z.coerce.number().int().min(1).max(max);
 
 /** What is between commas, without what is empty. */
-const list = z.string().transform((text) => {
-  const parts = text.split(",").map((part) => part.trim());
-  return parts.filter((part) => part !== "");
-});
+const list = z
+  .string()
+  .default("")
+  .transform((text) => text.split(",").flatMap((part) => part.trim() || []));
+const folders = list.transform((paths) =>
+  paths.map((path) => `${pathToFileURL(resolve(path)).href}/`.replace(/\/+$/, "/")),
+);
+const networks = list.pipe(
+  z.array(z.union([z.cidrv4(), z.cidrv6()], { error: "is not a list of networks such as 10.0.0.0/8" })),
+);
 const HOST = /^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$/;
 const isHost = (text: string) => HOST.test(text);
-const isNetwork = (text: string) => ipaddr.IPv4.isValidCIDRFourPartDecimal(text) || ipaddr.IPv6.isValidCIDR(text);
 
 const settingsSchema = z.object({
   /** Where jobs and models are kept: s3:// or file:// prefix, or a folder. */
@@ -33,14 +37,20 @@ const settingsSchema = z.object({
   /** The web servers that https:// images may come from: `*` (all that are public), names, and `*.name`. */
   CAPFLEET_HTTPS_HOSTS: list
     .transform((hosts) => hosts.map((host) => host.toLowerCase()))
-    .refine((hosts) => hosts.every(isHost), "must be *, or names such as images.example.com and *.cdn.example.com")
-    .default([]),
+    .refine((hosts) => hosts.every(isHost), "must be *, or names such as images.example.com and *.cdn.example.com"),
   /** Addresses that https:// images may come from although they are not public. */
-  CAPFLEET_HTTPS_NETWORKS: list
-    .refine((networks) => networks.every(isNetwork), "must be networks such as 10.1.0.0/16 and fd00:1::/64")
-    .default([]),
+  CAPFLEET_HTTPS_NETWORKS: networks,
   /** Seconds that a stopping worker may spend on finishing shards. */
   CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
+  /** Where `serve` listens; other than this machine's own address only where there are API keys. */
+  CAPFLEET_HOST: z.string().min(1).default("127.0.0.1"),
+  CAPFLEET_PORT: z.coerce.number().int().min(0).max(65_535).default(8484),
+  /** Requests to the API that a key, or an address, may send in a minute. */
+  CAPFLEET_API_RATE: count(1_000_000).default(3_000),
+  /** Folders that remote callers may name as inputs and outputs, with commas between them. */
+  CAPFLEET_API_FILES: folders,
+  /** Networks that webhooks may go to though they are not public, with commas between them. */
+  CAPFLEET_WEBHOOK_NETWORKS: networks,
 });
 
 export interface Config {
@@ -54,6 +64,19 @@ export interface Config {
   httpsHosts: string[];
   httpsNetworks: string[];
   graceSeconds: number;
+  api: ApiConfig;
+}
+
+export interface ApiConfig {
+  host: string;
+  /** 0: any that is free. */
+  port: number;
+  /** Requests a minute, of each key or address. */
+  rate: number;
+  /** `file://…/` URIs. */
+  files: string[];
+  /** CIDR. */
+  webhookNetworks: string[];
 }
 
 /** Throws INVALID_CONFIG, naming the variable. Values are not repeated: a Redis URL may hold a password. */
@@ -78,6 +101,13 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     httpsHosts: settings.CAPFLEET_HTTPS_HOSTS,
     httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
+    api: {
+      host: settings.CAPFLEET_HOST,
+      port: settings.CAPFLEET_PORT,
+      rate: settings.CAPFLEET_API_RATE,
+      files: settings.CAPFLEET_API_FILES,
+      webhookNetworks: settings.CAPFLEET_WEBHOOK_NETWORKS,
+    },
   };
 }
 

@@ -1,13 +1,13 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel. */
 import { findModel, type Model } from "@capfleet/shared/models";
 import { create } from "../incremental/start.ts";
+import type { AskedJob } from "../jobs/asked-job.ts";
 import { type JobStatus, readStatus } from "../jobs/status.ts";
 import { endJob } from "../reconcile/finisher.ts";
 import { JobTracker } from "../reconcile/tracker.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
 import { datasetStatus, describeDataset, findDataset, nothingNewText } from "./dataset.ts";
 import { count, progressLine } from "./format.ts";
-import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
 import { report } from "./run.ts";
 

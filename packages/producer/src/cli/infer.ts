@@ -9,11 +9,13 @@ import { parseUri } from "@capfleet/shared/storage";
 import { type Command, Option } from "commander";
 import { InferClient } from "../infer/client.ts";
 import { inferRequestOf } from "../infer/request.ts";
+import { type ModelOptions, modelsOf } from "../jobs/asked-job.ts";
+import { parseTask, type TaskOptions, taskSpecOf } from "../jobs/task-spec.ts";
 import { answerText } from "./answer.ts";
 import type { Context } from "./context.ts";
-import { MODEL_FORMS, type ModelOptions, modelsOf } from "./job-options.ts";
+import { MODEL_FORMS } from "./job-options.ts";
 import { showingDownload } from "./progress.ts";
-import { addTaskOptions, parseTask, type TaskOptions, taskSpecOf } from "./task-options.ts";
+import { addTaskOptions } from "./task-options.ts";
 
 export interface InferCommandOptions extends TaskOptions, ModelOptions {
   precision?: Precision;

@@ -1,30 +1,8 @@
-/** What `run` and `submit` have in common: arguments, options, and the request that they make. */
+/** What `run` and `submit` have in common: their arguments and options. */
 import { many, numberFrom, someText, wholeNumber } from "@capfleet/shared/command-line";
-import {
-  CapfleetError,
-  DEFAULT_MAX_ERROR_RATE,
-  FORMATS,
-  type Format,
-  JOB_TASKS,
-  type JobTask,
-  type Lane,
-  MAX_SHARD_SIZE,
-  PRECISIONS,
-  type Precision,
-  type Task,
-} from "@capfleet/shared/contract";
+import { FORMATS, JOB_TASKS, MAX_SHARD_SIZE, PRECISIONS } from "@capfleet/shared/contract";
 import { type Command, Option } from "commander";
-import type { JobRequest } from "../jobs/create.ts";
-import { addTaskOptions, parseTask, type TaskOptions, taskSpecOf } from "./task-options.ts";
-
-/** The bundled model for each task. */
-export const DEFAULT_MODELS: Record<Task, string> = {
-  caption: "demo-caption",
-  vqa: "demo-vqa",
-  itm: "demo-itm",
-  itc: "demo-itm",
-  embed: "demo-itm",
-};
+import { addTaskOptions } from "./task-options.ts";
 
 export const MODEL_FORMS =
   "a bundled or registered model; a checkpoint's folder or s3:// prefix; a hub id, owner/name or owner/name@revision";
@@ -32,26 +10,6 @@ export const MODEL_FORMS =
 const PRECISION_HELP =
   "how the model computes; int8, int4: on a CPU; int4: BLIP-2 with OPT " +
   "(default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
-
-/** The models of a task's roles. */
-export type ModelOptions = Pick<JobOptions, "model" | "captioner" | "filter">;
-
-export interface JobOptions extends TaskOptions {
-  out: string;
-  model?: string;
-  captioner?: string;
-  filter?: string;
-  precision?: Precision;
-  imageColumn?: string;
-  idColumn?: string;
-  keep?: string[];
-  limit?: number;
-  shardSize?: number;
-  format?: Format;
-  lane?: Lane;
-  incremental?: boolean;
-  maxErrorRate?: number;
-}
 
 /** Adds arguments and options; `own` are the command's alone. */
 export function addJobOptions(command: Command, own: readonly Option[]): Command {
@@ -94,56 +52,6 @@ export function addJobOptions(command: Command, own: readonly Option[]): Command
     .option("--shard-size <n>", "records per shard (default: 512, fewer in a small job)", wholeNumber(MAX_SHARD_SIZE));
   for (const option of own) command.addOption(option);
   return addTaskOptions(command);
-}
-
-export interface AskedJob {
-  request: JobRequest;
-  /** One per role of the task. */
-  models: string[];
-  /** Null: whatever suits the device, or is registered under the model's name. */
-  precision: Precision | null;
-}
-
-/** Throws UNKNOWN_TASK or INVALID_OPTION. */
-export function askedJob(task: string, input: string, options: JobOptions, runner: "local" | "fleet"): AskedJob {
-  const name = parseTask(task);
-  const request: JobRequest = {
-    task: taskSpecOf(name, options),
-    input,
-    columns: columnsOf(options),
-    output: options.out,
-    limit: options.limit ?? null,
-    shardSize: options.shardSize ?? null,
-    format: options.format ?? "jsonl",
-    lane: options.lane ?? "normal",
-    maxErrorRate: options.maxErrorRate ?? DEFAULT_MAX_ERROR_RATE,
-    runner,
-    incremental: options.incremental ?? false,
-  };
-  return { request, models: modelsOf(name, options), precision: options.precision ?? null };
-}
-
-const columnsOf = ({ imageColumn: image, idColumn: id, keep }: JobOptions) => ({
-  ...(image !== undefined && { image }),
-  ...(id !== undefined && { id }),
-  ...(keep && { keep }),
-});
-
-/** Throws INVALID_OPTION: a model for a role that the task does not have. */
-export function modelsOf(task: JobTask, { model, captioner, filter }: ModelOptions): string[] {
-  const cleans = task === "capfilt" || task === "filter";
-  const strange = [
-    cleans && model !== undefined && "--model",
-    task !== "capfilt" && captioner !== undefined && "--captioner",
-    !cleans && filter !== undefined && "--filter",
-  ].find((flag) => flag !== false);
-  if (strange) {
-    const has = { capfilt: "--captioner and --filter", filter: "--filter" }[task as string] ?? "--model";
-    throw new CapfleetError("INVALID_OPTION", `${strange}: the task "${task}" has no such model; it has ${has}`);
-  }
-  if (!cleans) return [model ?? DEFAULT_MODELS[task]];
-  const matching = filter ?? DEFAULT_MODELS.itm;
-  return task === "filter" ? [matching] : [captioner ?? DEFAULT_MODELS.caption, matching];
 }
 
 export const TASK_EXAMPLES = `Tasks:

@@ -2,19 +2,22 @@
  * `capfleet`: the command line. Exit codes: 0 done, 1 something failed, 2 the request was wrong, 130 Ctrl-C, 141 nobody
  * reads what it prints.
  */
-import { numberFrom, runToEnd } from "@capfleet/shared/command-line";
+import { many, numberFrom, runToEnd, someText, wholeNumber } from "@capfleet/shared/command-line";
 import { CAPFLEET_VERSION, FORMATS } from "@capfleet/shared/contract";
 import { Command, Option } from "commander";
+import { askedJob, DEFAULT_MODELS, type JobOptions } from "../jobs/asked-job.ts";
+import { type NewKey, SCOPES } from "../keys/api-key.ts";
 import { type Context, openContext } from "./context.ts";
 import { change, status, submit, watch } from "./control.ts";
 import { deleteJob } from "./delete.ts";
 import { doctor } from "./doctor.ts";
 import { addInferOptions, type InferCommandOptions, infer } from "./infer.ts";
-import { addJobOptions, askedJob, DEFAULT_MODELS, type JobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
+import { addJobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
+import { keysCreate, keysList, keysRevoke } from "./keys.ts";
 import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
-import { serve } from "./serve.ts";
+import { type ServeOptions, serve } from "./serve.ts";
 
 const program = new Command("capfleet")
   .description("Labels images in bulk with BLIP and BLIP-2, from bucket to bucket.")
@@ -159,12 +162,57 @@ addInferOptions(program.command("infer").description("Ask the fleet about one im
 
 program
   .command("serve")
-  .description("Look after the jobs of a fleet: plan, hand out, finish. Runs until it is stopped.")
+  .description(
+    "Look after the jobs of a fleet: plan, hand out, finish; and take jobs over HTTP. Runs until it is stopped.",
+  )
+  .option("--host <address>", "where the API listens; beyond this machine it needs keys (default: 127.0.0.1)")
+  .option("--port <n>", "its port; 0: any that is free (default: 8484)", wholeNumber(65_535, 0))
   .addHelpText(
     "after",
-    "\nExamples:\n  CAPFLEET_REDIS_URL=redis://redis:6379 CAPFLEET_STATE=s3://labels/.capfleet/ capfleet serve",
+    `
+The API is described at /docs and /openapi.json.
+
+Examples:
+  CAPFLEET_REDIS_URL=redis://redis:6379 CAPFLEET_STATE=s3://labels/.capfleet/ capfleet serve
+  capfleet serve --host 0.0.0.0`,
   )
-  .action(() => withContext("info", serve));
+  .action((options: ServeOptions) => withContext("info", (context) => serve(options, context)));
+
+const keys = program.command("keys").description("Who may use the API of `capfleet serve`, and for what.");
+keys
+  .command("create")
+  .description("Make a key and show it, once.")
+  .requiredOption("--name <name>", "whose it is, for `keys list`", someText(200))
+  .addOption(
+    new Option("--scope <scope>", "look at jobs; submit and steer them too; or all of it, everywhere")
+      .choices(SCOPES)
+      .makeOptionMandatory(),
+  )
+  .option("--read <uri>", "a prefix that inputs may be below; may be repeated", many(someText(4_096), 100), [])
+  .option(
+    "--write <uri>",
+    "a prefix that outputs, and visible jobs, are below; may be repeated",
+    many(someText(4_096), 100),
+    [],
+  )
+  .addHelpText(
+    "after",
+    `
+Examples:
+  capfleet keys create --name ops --scope admin
+  capfleet keys create --name team-a --scope submit --read s3://photos/a/ --write s3://labels/a/`,
+  )
+  .action((asked: NewKey) => withContext("silent", (context) => keysCreate(asked, context)));
+keys
+  .command("list")
+  .description("Every key: what it is for, never the key itself.")
+  .option("--json", "one JSON object per key", false)
+  .action(({ json }: { json: boolean }) => withContext("silent", (context) => keysList(json, context)));
+keys
+  .command("revoke")
+  .description("Take a key out of use, within seconds and for good.")
+  .argument("<id>", "what `keys list` calls it")
+  .action((id: string) => withContext("silent", (context) => keysRevoke(id, context)));
 
 program
   .command("doctor")

@@ -1,33 +1,22 @@
 /** `capfleet results`: the rows of a job or a dataset, printed or written as a dataset. */
 import { once } from "node:events";
-import {
-  CapfleetError,
-  datasetLayout,
-  type Format,
-  type JobSpec,
-  layout,
-  type ResultRow,
-} from "@capfleet/shared/contract";
-import { cleans, linesOf, readIndex } from "@capfleet/shared/datasets";
+import { CapfleetError, datasetLayout, type Format, type JobSpec, layout } from "@capfleet/shared/contract";
+import { readIndex } from "@capfleet/shared/datasets";
 import { asFolder, contains, normalizeUri } from "@capfleet/shared/storage";
 import { datasetSource } from "../export/dataset-source.ts";
-import { exportDataset, keptLine } from "../export/export.ts";
+import { exportDataset } from "../export/export.ts";
 import { jobSource } from "../export/job-source.ts";
 import type { ExportSource } from "../export/source.ts";
 import type { Totals } from "../export/target.ts";
 import { viewRows } from "../incremental/view.ts";
 import { readJobFile } from "../jobs/create.ts";
-import { readTexts } from "../jobs/lines.ts";
+import { checkSelection, resultShards, type Selection, selected } from "../jobs/results.ts";
 import { type Context, findJob } from "./context.ts";
 import { type FoundDataset, findDataset } from "./dataset.ts";
 import { count, megabytes, plural } from "./format.ts";
 import { ProgressDisplay } from "./progress.ts";
 
-export interface ResultsOptions {
-  /** Only rows that failed. */
-  errors: boolean;
-  /** The texts that a job that cleans has kept: a line each. */
-  kept: boolean;
+export interface ResultsOptions extends Selection {
   /** Write them, in place of printing. */
   to?: Format;
 }
@@ -42,9 +31,7 @@ export async function results(job: string, uri: string | undefined, options: Res
   }
   const rows = dataset ? await ofDataset(dataset, context) : await ofJob(job, context);
   const { name, spec } = rows;
-  if (kept && !cleans(spec.task))
-    throw new CapfleetError("INVALID_OPTION", `--kept: ${name} is ${spec.task.name}, which keeps all`);
-  if (kept && errors) throw new CapfleetError("INVALID_OPTION", "--kept and --errors: give one of them");
+  checkSelection(name, spec.task, options);
   if (to === undefined) {
     if (uri !== undefined) throw new CapfleetError("INVALID_OPTION", `${uri}: say as what, with --to`);
     return print(rows, options);
@@ -72,9 +59,7 @@ async function ofJob(job: string, context: Context): Promise<Rows> {
     name: file.id,
     spec: file.spec,
     async *lines() {
-      for await (const { key } of store.list({ prefix: layout.results })) {
-        if (layout.numberOf(key) !== null) yield await readTexts(store, key);
-      }
+      for await (const { lines } of resultShards(store)) yield lines;
     },
     source: () => jobSource(found),
   };
@@ -98,19 +83,14 @@ async function ofDataset({ root, dataset }: FoundDataset, { stores }: Context): 
 }
 
 /** As JSONL on stdout. */
-async function print({ spec, lines }: Rows, { errors, kept }: ResultsOptions): Promise<void> {
-  const keptTexts = (line: string) => {
-    const texts = linesOf(spec.task, JSON.parse(line) as ResultRow, true);
-    return texts.map((text) => JSON.stringify(keptLine(text)));
-  };
+async function print({ spec, lines }: Rows, selection: Selection): Promise<void> {
   for await (const all of lines()) {
-    const some = kept ? all.flatMap(keptTexts) : errors ? all.filter(isErrorRow) : all;
-    const text = some.map((line) => `${line}\n`).join("");
+    const text = selected(spec.task, all, selection)
+      .map((line) => `${line}\n`)
+      .join("");
     if (!process.stdout.write(text)) await once(process.stdout, "drain");
   }
 }
-
-const isErrorRow = (line: string) => (JSON.parse(line) as ResultRow).error !== undefined;
 
 async function exportRows({ spec, ...rows }: Rows, out: string, format: Format, onlyKept: boolean, context: Context) {
   const input = spec.input.uri;

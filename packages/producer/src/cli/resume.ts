@@ -1,8 +1,7 @@
 /** Commands that go on with a job: resume, and retry for what failed. */
-import { CapfleetError, layout } from "@capfleet/shared/contract";
+import { CapfleetError } from "@capfleet/shared/contract";
 import { findLocalModel, parseDevice } from "@capfleet/shared/models";
-import type { Store } from "@capfleet/shared/storage";
-import { readSummary, retryableOf } from "../jobs/status.ts";
+import { retryJob } from "../jobs/retry.ts";
 import { type Context, type FoundJob, findJob, wakeReconciler } from "./context.ts";
 import { plural } from "./format.ts";
 import { showingDownload } from "./progress.ts";
@@ -31,23 +30,16 @@ export interface RetryOptions extends ResumeOptions {
  * none, and changes nothing. Throws JOB_STATE for a job that has not ended or was cancelled.
  */
 export async function retry(job: string, context: Context, options: RetryOptions): Promise<void> {
-  const { states } = context;
   const { file, state, store } = await findJob(job, context);
-  const failed = state.ended === "finished" ? await retryableRows(store) : null;
-  if (failed === 0) return print(`${file.id} has no rows that failed and may succeed`);
   if (state.runner === "local") parseDevice(options.device ?? "cpu");
-  const again = await states.retry(file.id, options.maxErrorRate ?? null);
-  // The output is not whole now. Dying before this line leaves a mark that the end of the retry writes again.
-  await store.delete(layout.success);
+  const { state: again, rows } = await retryJob(
+    { job: state, store, maxErrorRate: options.maxErrorRate ?? null },
+    context,
+  );
+  if (rows === 0) return print(`${file.id} has no rows that failed and may succeed`);
   if (state.runner === "local") return goOnHere({ file, state: again }, context, options);
   await wakeReconciler(context, file.id);
-  print(`retrying ${file.id}${failed === null ? "" : `: ${plural(failed, "row")}`}`);
-}
-
-/** Null where the summary is missing: then only a look at all rows would tell. */
-async function retryableRows(store: Store): Promise<number | null> {
-  const summary = await readSummary(store);
-  return summary && retryableOf(summary);
+  print(`retrying ${file.id}${rows === null ? "" : `: ${plural(rows, "row")}`}`);
 }
 
 async function goOnHere({ file, state }: Pick<FoundJob, "file" | "state">, context: Context, options: ResumeOptions) {

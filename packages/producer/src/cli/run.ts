@@ -4,6 +4,7 @@ import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/s
 import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
 import { create } from "../incremental/start.ts";
+import type { AskedJob } from "../jobs/asked-job.ts";
 import type { CreatedJob } from "../jobs/create.ts";
 import { readSummary } from "../jobs/status.ts";
 import { expectRedis, openRedis } from "../local/redis.ts";
@@ -12,7 +13,6 @@ import { Reconciler } from "../reconcile/reconciler.ts";
 import type { Context } from "./context.ts";
 import { nothingNewText } from "./dataset.ts";
 import { summaryText } from "./format.ts";
-import type { AskedJob } from "./job-options.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
 
 /** A job that nothing moves for this long is given up (it can be resumed): nobody may be watching. */

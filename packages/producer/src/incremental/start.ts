@@ -92,7 +92,7 @@ export async function createRun(
         return { ...(await adopt(there, where, request, models, states)), existed: true };
       throw new CapfleetError("DATASET_BUSY", `${where} (${there.id}) is a run of ${out} that has not ended`);
     }
-    await checkInput(input, request.task, stores);
+    await checkInput(plain, stores);
     if (current && index !== null && !(await hasChanged(stores.at(input.uri), root, current)))
       return { nothingNew: current, root: out };
 

@@ -40,6 +40,8 @@ export interface JobRequest {
   format: Format;
   lane: Lane;
   maxErrorRate: number;
+  /** As in JobSpec. */
+  readable: string[] | null;
   runner: JobState["runner"];
   /** The output is the root of a dataset, and the job a run of it; see incremental/. */
   incremental: boolean;
@@ -56,8 +58,8 @@ export interface CreatedJob {
 /**
  * `models`: one per role of the task, in their order.
  *
- * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, OUTPUT_IN_USE,
- * OUTPUT_INSIDE_INPUT, or the stores' errors.
+ * Throws TASK_UNSUPPORTED, INVALID_OPTION, INVALID_URI, INPUT_NOT_FOUND, INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID,
+ * LOCATION_FORBIDDEN, OUTPUT_IN_USE, OUTPUT_INSIDE_INPUT, or the stores' errors.
  */
 export async function createJob(
   request: JobRequest,
@@ -69,10 +71,13 @@ export async function createJob(
   const spec = specOf(request, input, models);
   const there = await ownerOf(stores.at(out), fingerprintOf(spec));
   if (there) return { ...(await adopt(there, out, request, models, states)), existed: true };
-  await checkInput(input, request.task, stores);
+  await checkInput(spec, stores);
   const job = await placeJob(spec, newJobId(), out, request, models, stores, states);
-  if (!job) throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
-  return job;
+  if (job) return job;
+  // Somebody was quicker: with the very same job, or with another one.
+  const owner = await ownerOf(stores.at(out), fingerprintOf(spec));
+  if (owner) return { ...(await adopt(owner, out, request, models, states)), existed: true };
+  throw new CapfleetError("OUTPUT_IN_USE", `${out} has just been taken by another job`);
 }
 
 /** Where a job reads and writes, once its models and locations are known to go together. */
@@ -88,8 +93,8 @@ export async function locate({ task, ...request }: JobRequest, models: readonly 
 }
 
 export function specOf(request: JobRequest, input: Input, models: readonly Model[]): JobSpec {
-  const { task, limit, shardSize, format, lane } = request;
-  return { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane };
+  const { task, limit, shardSize, format, lane, readable } = request;
+  return { task, engines: models.map(({ ref }) => ref), input, limit, shardSize, format, lane, readable };
 }
 
 export const newJobId = () => `job_${ulid()}`;

@@ -52,6 +52,17 @@ export class JobStates {
     }
   }
 
+  /** The ids of the `most` newest jobs older than `before` (null: of all), the newest first. Lists all, reads none. */
+  async newest(before: string | null, most: number): Promise<string[]> {
+    const ids: string[] = [];
+    for await (const { id } of this.all()) {
+      if (before !== null && id >= before) break;
+      ids.push(id);
+      if (ids.length > 2 * most) ids.splice(0, ids.length - most);
+    }
+    return ids.slice(-most).reverse();
+  }
+
   /**
    * Changes a job with If-Match, as often as somebody else is quicker; `change` may be called again. Throws
    * JOB_NOT_FOUND, or what `change` throws.

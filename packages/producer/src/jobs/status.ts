@@ -2,6 +2,7 @@
 import {
   ERRORS,
   type ErrorCode,
+  type Intent,
   type JobFile,
   type JobState,
   layout,
@@ -14,6 +15,9 @@ import type { Redis } from "ioredis";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { Tally } from "../reconcile/tally.ts";
 import { readJobFile } from "./create.ts";
+
+/** A job this young need not have been looked at yet. */
+const YOUNG_MS = 5_000;
 
 export interface JobStatus extends Progress {
   id: string;
@@ -29,8 +33,23 @@ export async function readStatus(state: JobState, stores: Stores, redis: Redis |
   const store = stores.at(state.out);
   const file = await readJobFile(store);
   if (file?.id !== state.id) return null;
+  return { ...identity(state, file), ...(await progressOf(state, store, redis)) };
+}
+
+/** Throws the stores' errors. */
+export async function progressOf(state: JobState, store: Store, redis: Redis | null): Promise<Progress> {
   const live = state.ended || !redis ? null : await readProgress(redis, state.id).catch(() => null);
-  return { ...identity(state, file), ...(live ?? (await storedProgress(state, store))) };
+  // That it has ended is of an earlier attempt: the state says that first.
+  if (!live || ENDED.includes(live.state)) return storedProgress(state, store);
+  return asWanted(live, state.intent);
+}
+
+const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
+
+/** The reconciler's last word may be older than what is wanted of the job. */
+function asWanted(live: Progress, intent: Intent): Progress {
+  if (intent !== "run") return { ...live, state: intent };
+  return live.state === "paused" ? { ...live, state: "running" } : live;
 }
 
 export async function readSummary(store: Store): Promise<Summary | null> {
@@ -72,7 +91,8 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
   return { ...still, ...counts, state: state.ended ?? word, waiting };
 }
 
-function waitingFor(state: JobState): string {
+function waitingFor(state: JobState): string | null {
+  if (Date.now() - Date.parse(state.created) < YOUNG_MS) return null;
   if (state.runner === "local")
     return `unless a \`capfleet run\` is at work on it, go on with \`capfleet resume ${state.id}\``;
   return "no live figures: is `capfleet serve` running, and does CAPFLEET_REDIS_URL name its Redis?";

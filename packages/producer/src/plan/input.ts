@@ -3,6 +3,7 @@ import {
   CapfleetError,
   type Input,
   inputSchema,
+  type JobSpec,
   type JobTaskSpec,
   needsImage,
   textsOf,
@@ -11,6 +12,7 @@ import {
   checkManifest,
   checkWebdataset,
   type Dataset,
+  type Entry,
   incrementalDataset,
   kindOfPrefix,
   manifestDataset,
@@ -54,7 +56,15 @@ export async function resolveInput(input: Input, stores: Stores): Promise<Input>
   return isFolder ? { ...input, uri: `${uri}/` } : input;
 }
 
-export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
+/** What of a job says which records it has. */
+export type DatasetSpec = Pick<JobSpec, "input" | "task" | "readable">;
+
+export function openDataset({ input, task, readable }: DatasetSpec, stores: Stores): Dataset {
+  const dataset = datasetOf(input, task, stores);
+  return readable ? onlyReadable(dataset, readable) : dataset;
+}
+
+function datasetOf(input: Input, task: JobTaskSpec, stores: Stores): Dataset {
   const { kind, since } = input;
   if (since) return incrementalDataset(stores.at(input.uri), stores.at(since.root), since.index);
   if (kind === "prefix") return prefixDataset(stores.at(input.uri));
@@ -64,15 +74,17 @@ export function openDataset(input: Input, task: JobTaskSpec, stores: Stores): Da
 
 /**
  * Throws INVALID_OPTION (a column of a prefix), INVALID_CONFIG (images on the web, and no host is allowed), INPUT_NOT_FOUND,
- * INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID, or the store's errors, before anything has been created.
+ * INPUT_EMPTY, MANIFEST_INVALID, TAR_INVALID, LOCATION_FORBIDDEN (of the first image), or the store's errors, before
+ * anything has been created.
  */
-export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores): Promise<void> {
+export async function checkInput(spec: DatasetSpec, stores: Stores): Promise<void> {
+  const { input, task } = spec;
   checkColumns(input);
   const { kind, uri } = input;
   if (kind === "webdataset") return checkWebdataset(input, stores, task);
   if (kind !== "prefix") {
     await checkManifest({ ...input, kind }, stores, task);
-    return checkWeb(openDataset(input, task, stores), task, stores);
+    return checkImages(spec, stores);
   }
   const source = textsOf(task);
   if (source && "column" in source) {
@@ -80,20 +92,46 @@ export async function checkInput(input: Input, task: JobTaskSpec, stores: Stores
     throw new CapfleetError("INVALID_OPTION", message);
   }
   await checkPrefix(uri, stores);
-  for await (const _ of openDataset(input, task, stores).entries(null)) return;
+  for await (const _ of datasetOf(input, task, stores).entries(null)) return;
   throw new CapfleetError("INPUT_EMPTY", `${uri} holds no images`);
 }
 
-/** Throws INVALID_CONFIG where one of a manifest's first images is on the web, from where none may come. */
-async function checkWeb(dataset: Dataset, task: JobTaskSpec, stores: Stores): Promise<void> {
-  if (!needsImage(task) || stores.https.guard.isOpen) return;
-  for await (const entries of dataset.entries(null)) {
+/**
+ * A manifest may name images anywhere. Throws LOCATION_FORBIDDEN where its first one may not be read, and INVALID_CONFIG
+ * where one of the first is on the web, from where none may come.
+ */
+async function checkImages(spec: DatasetSpec, stores: Stores): Promise<void> {
+  for await (const entries of openDataset(spec, stores).entries(null)) {
+    const error = entries[0]?.record.error;
+    if (error?.code === "IMAGE_FORBIDDEN")
+      throw new CapfleetError("LOCATION_FORBIDDEN", `${spec.input.uri}: ${error.message}`);
+    if (!needsImage(spec.task) || stores.https.guard.isOpen) return;
     const found = entries.find(({ record }) => record.image !== null && !record.error && isHttps(record.image));
     if (!found) return;
     const message = `CAPFLEET_HTTPS_HOSTS allows no host on the web, and the input has images such as ${found.record.image}`;
     throw new CapfleetError("INVALID_CONFIG", message);
   }
 }
+
+/** A manifest may name images anywhere; one that its submitter may not read is a row that says so. */
+function onlyReadable(dataset: Dataset, readable: readonly string[]): Dataset {
+  const judged = ({ record, cursor }: Entry): Entry => {
+    const { image } = record;
+    if (record.error || image === null || image.startsWith("https://") || isBelow(image, readable))
+      return { record, cursor };
+    const message = `the job may not read ${image}`;
+    return { record: { ...record, error: { code: "IMAGE_FORBIDDEN", message, retryable: false } }, cursor };
+  };
+  return {
+    async *entries(from) {
+      for await (const entries of dataset.entries(from)) yield entries.map(judged);
+    },
+  };
+}
+
+/** Whether a location in normal form lies below one of the prefixes; none that climbs does. */
+export const isBelow = (uri: string, prefixes: readonly string[]): boolean =>
+  prefixes.some((prefix) => uri.startsWith(prefix)) && !/\/\.{1,2}(\/|$)/.test(uri);
 
 /** Throws INVALID_OPTION where the input has no such thing as columns. */
 function checkColumns({ kind, uri, columns, keep }: Input): void {

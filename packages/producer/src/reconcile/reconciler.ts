@@ -9,17 +9,20 @@ import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
 import type { Logger } from "@capfleet/shared/log";
 import {
   connectRedis,
+  type FleetFigures,
   keys,
   liveWorkers,
   type Presence,
   type Progress,
   parseShardJobId,
+  type Report,
   redisPrefix,
   servedSets,
   shardJobId,
   takeReports,
   type WorkPayload,
   workQueue,
+  writeFigures,
   writeProgress,
 } from "@capfleet/shared/queues";
 import type { Stores } from "@capfleet/shared/storage";
@@ -68,6 +71,8 @@ export class Reconciler {
   readonly #queues = new Map<string, Queue<WorkPayload>>();
   readonly #robins = new Map<string, DeficitRoundRobin>();
   readonly #progress = new Map<string, Progress>();
+  readonly #rows = { labelled: 0, failed: 0 };
+  readonly #ended: FleetFigures["jobs"] = {};
   #lookAt = 0;
   #wake = Promise.withResolvers<void>();
 
@@ -140,7 +145,26 @@ export class Reconciler {
     }
     for (const [engines, here] of outstanding) await this.#fill(engines, here, slotsOf(engines));
     for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
+    await writeFigures(this.#redis, this.#figures(outstanding, performance.now() - now));
     for (const [id, { state }] of this.#trackers) if (state.ended) await this.#forget(id);
+  }
+
+  #figures(outstanding: ReadonlyMap<string, Outstanding>, roundMs: number): FleetFigures {
+    const jobs: FleetFigures["jobs"] = { ...this.#ended };
+    const backlog = new Map(
+      [...outstanding].map(([engines, { count }]) => [engines, { jobs: 0, records: 0, shards: count }]),
+    );
+    for (const { id, engines, planned, state } of this.#trackers.values()) {
+      if (state.ended) this.#ended[state.ended] = (this.#ended[state.ended] ?? 0) + 1;
+      const progress = this.#progress.get(id);
+      if (progress) jobs[progress.state] = (jobs[progress.state] ?? 0) + 1;
+      const set = backlog.get(engines);
+      if (!set) continue;
+      set.jobs += 1;
+      set.records += Math.max(0, planned.records - (progress?.done ?? 0));
+    }
+    const sets = [...backlog].map(([engines, set]) => ({ engines, ...set }));
+    return { jobs, rows: this.#rows, backlog: sets, roundSeconds: roundMs / 1_000 };
   }
 
   /** Another producer has the lease: its rounds count, ours would only repeat them. */
@@ -186,6 +210,7 @@ export class Reconciler {
     for (;;) {
       const reports = await takeReports(this.#redis, tracker.id);
       tracker.absorb(reports, now);
+      this.#count(reports);
       if (reports.length === 0) break;
     }
     if (look) await tracker.tally.look();
@@ -216,6 +241,14 @@ export class Reconciler {
   async #end(tracker: JobTracker, ended: "cancelled" | "failed"): Promise<void> {
     await tracker.tally.look();
     await endJob(tracker, ended, tracker.fatal, this.#options.states);
+  }
+
+  #count(reports: readonly Report[]): void {
+    for (const report of reports) {
+      if (report.outcome !== "committed") continue;
+      this.#rows.labelled += report.sums.rows - report.sums.failed;
+      this.#rows.failed += report.sums.failed;
+    }
   }
 
   /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */

@@ -70,7 +70,7 @@ export class JobTracker {
       this.plan = await planJob({
         store: this.store,
         spec: this.file.spec,
-        dataset: openDataset(this.file.spec.input, this.file.spec.task, this.stores),
+        dataset: openDataset(this.file.spec, this.stores),
         slots,
         signal,
         onShard: (planned) => {

@@ -139,6 +139,98 @@ export const ERRORS = {
     fix: "See `capfleet status <job>`.",
   },
 
+  // ---- usage, over HTTP and with keys: docs/api.md says which status each has
+  REQUEST_INVALID: {
+    scope: "usage",
+    retryable: false,
+    what: "A request's body, query, header or path is not what the API takes.",
+    fix: "Correct what the message names; /docs and /openapi.json say what each request takes.",
+  },
+  ROUTE_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "The API has no such path.",
+    fix: "See /docs or /openapi.json for the paths.",
+  },
+  METHOD_NOT_ALLOWED: {
+    scope: "usage",
+    retryable: false,
+    what: "The path does not take that method.",
+    fix: "Use one of the methods that the answer's Allow header lists.",
+  },
+  BODY_TOO_LARGE: {
+    scope: "usage",
+    retryable: false,
+    what: "A request's body is larger than the API takes.",
+    fix: "Put long lists of questions, texts or images into a manifest, and name that as the input.",
+  },
+  MEDIA_TYPE_UNSUPPORTED: {
+    scope: "usage",
+    retryable: false,
+    what: "A request's body is not said to be JSON.",
+    fix: "Send the header `Content-Type: application/json`.",
+  },
+  RATE_LIMITED: {
+    scope: "usage",
+    retryable: true,
+    what: "The key, or the address, has sent more requests than CAPFLEET_API_RATE allows in a minute.",
+    fix: "Wait as long as the answer's Retry-After header says; follow a job by its events instead of asking again and again.",
+  },
+  TOO_MANY_STREAMS: {
+    scope: "usage",
+    retryable: true,
+    what: "As many clients follow jobs by their events as one producer serves.",
+    fix: "Try again later, or ask for the job itself now and then.",
+  },
+  IDEMPOTENCY_CONFLICT: {
+    scope: "usage",
+    retryable: false,
+    what: "The Idempotency-Key was used before, for another request.",
+    fix: "Send the same body as before, or take a new key for a new job.",
+  },
+  UNAUTHENTICATED: {
+    scope: "usage",
+    retryable: false,
+    what: "The request has no API key, or one that is unknown, revoked or misspelt.",
+    fix: "Send `Authorization: Bearer cf_\u2026` with a key of `capfleet keys create`.",
+  },
+  FORBIDDEN: {
+    scope: "usage",
+    retryable: false,
+    what: "The API key's scope does not cover what was asked.",
+    fix: "Use a key of a wider scope: `capfleet keys create --scope submit`.",
+  },
+  LOCATION_FORBIDDEN: {
+    scope: "usage",
+    retryable: false,
+    what: "The caller may not read or write at that location.",
+    fix: "Choose a location below the key's prefixes (`capfleet keys list`), or let the operator make a key for it; files need CAPFLEET_API_FILES.",
+  },
+  HOST_FORBIDDEN: {
+    scope: "usage",
+    retryable: false,
+    what: "The request came to this machine by a name that is not its own, or from another site's page.",
+    fix: "Call the API as http://127.0.0.1 or http://localhost; for other machines make a key and give `capfleet serve --host`.",
+  },
+  WEBHOOK_FORBIDDEN: {
+    scope: "usage",
+    retryable: false,
+    what: "A webhook's URL is not https, has credentials in it, or leads to an address that is private, loopback, link-local or otherwise not public.",
+    fix: "Use a public https:// URL, or let the operator add the network to CAPFLEET_WEBHOOK_NETWORKS.",
+  },
+  KEYS_REQUIRED: {
+    scope: "usage",
+    retryable: false,
+    what: "The API was asked to serve other machines, and has no key that could tell who may.",
+    fix: "Make one first: `capfleet keys create --name NAME --scope admin`.",
+  },
+  KEY_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "No API key with that id.",
+    fix: "`capfleet keys list` lists them.",
+  },
+
   // ---- system: the surroundings are wrong; exit code 1
   REDIS_MISSING: {
     scope: "system",
@@ -284,6 +376,12 @@ export const ERRORS = {
     what: "A larger part of the job's rows failed than --max-error-rate allows (half of them, unless said otherwise).",
     fix: "See why with `capfleet results <job> --errors`; when that is mended, `capfleet retry <job>` goes on.",
   },
+  ADDRESS_UNAVAILABLE: {
+    scope: "system",
+    retryable: false,
+    what: "The API can't listen at its address: another process does, or the address is not this machine's.",
+    fix: "Stop the other process, or choose another with `capfleet serve --port` or --host.",
+  },
   JOB_FAILED: {
     scope: "system",
     retryable: false,
@@ -309,6 +407,12 @@ export const ERRORS = {
     retryable: false,
     what: "There is no image at the record's location.",
     fix: "Check the key; the listing or manifest may be older than a deletion.",
+  },
+  IMAGE_FORBIDDEN: {
+    scope: "row",
+    retryable: false,
+    what: "The image lies where the API key that submitted the job may not read.",
+    fix: "Name images below the key's read prefixes, or let the operator make a key for the others.",
   },
   IMAGE_CHANGED: {
     scope: "row",

@@ -74,6 +74,8 @@ export const jobSpecSchema = z.object({
   /** Records per shard; null: 512, fewer in a small job. */
   shardSize: z.number().int().min(1).max(MAX_SHARD_SIZE).nullable(),
   lane: laneSchema,
+  /** What images, other than https, must begin with: the submitter may read nothing else. Null: whatever a worker can read. */
+  readable: z.array(z.string()).nullable().default(null),
 });
 export type JobSpec = z.infer<typeof jobSpecSchema>;
 

@@ -41,4 +41,12 @@ export const stateLayout = {
   job: (id: string) => `jobs/${id}.json`,
   models: "models/",
   model: (name: string) => `models/${name}.json`,
+  keys: "keys/",
+  key: (id: string) => `keys/${id}.json`,
+  /** By a digest of who asked and of the Idempotency-Key. */
+  idempotency: (digest: string) => `idempotency/${digest}.json`,
+  webhooks: "webhooks/",
+  webhook: (job: string) => `webhooks/${job}.json`,
+  /** Once the job's end has been told; a retry takes it up again. */
+  toldWebhook: (job: string) => `webhooks-told/${job}.json`,
 };

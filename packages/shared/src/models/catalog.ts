@@ -9,9 +9,9 @@ import { type Abilities, type CheckpointAbilities, checkpointAbilities, checkpoi
 import { choosePrecision } from "./device.ts";
 import { engineRef } from "./engine.ts";
 import { HubModel, readHubSettings } from "./hub.ts";
-import { registeredModels } from "./registry.ts";
+import { type RegisteredModel, registeredModels } from "./registry.ts";
 import type { FetchListener } from "./remote.ts";
-import { type ModelSource, sourceOf } from "./source.ts";
+import { bundledFolder, type ModelSource, sourceOf } from "./source.ts";
 
 export interface Model extends Abilities {
   ref: EngineRef;
@@ -50,10 +50,7 @@ export async function findModel(
   if (source.kind === "hub" || source.kind === "name") {
     const last = fits.at(-1);
     if (last) return { ...last, folder: null };
-    if (source.kind === "name" && registered.length > 0) {
-      const others = registered.map(({ ref }) => ref.precision).join(", ");
-      throw new CapfleetError("MODEL_NOT_FOUND", `workers run "${given}" as ${others}, not as ${precision}`);
-    }
+    if (source.kind === "name" && registered.length > 0) throw otherPrecisions(given, precision, registered);
   }
   const checkpoint = await fetchModel(given, config, fetching);
   const digest = await checkpointDigest(checkpoint.folder, config.cache);
@@ -61,6 +58,30 @@ export async function findModel(
   const mine = new Set(PRECISIONS.map((each) => engineRef(checkpoint.name, digest, each).digest));
   const run = fits.findLast(({ ref }) => mine.has(ref.digest))?.ref.precision;
   return localModel(checkpoint, precision ?? run ?? choosePrecision("cpu"), config);
+}
+
+/**
+ * The same for somebody who may not have the producer read folders and buckets or download anything: a bundled model, or
+ * one that workers have registered. Throws MODEL_NOT_FOUND and INVALID_OPTION.
+ */
+export async function findServedModel(
+  given: string,
+  precision: Precision | null,
+  state: Store,
+  config: Config,
+): Promise<Model> {
+  if (bundledFolder(given)) return findModel(given, precision, state, config);
+  const registered = await registeredModels(given, state);
+  const last = registered.findLast(({ ref }) => precision === null || ref.precision === precision);
+  if (last) return { ...last, folder: null };
+  if (registered.length > 0) throw otherPrecisions(given, precision, registered);
+  const message = `no model "${given}" is bundled, or registered by a worker that runs it`;
+  throw new CapfleetError("MODEL_NOT_FOUND", message);
+}
+
+function otherPrecisions(given: string, precision: Precision | null, registered: readonly RegisteredModel[]) {
+  const others = registered.map(({ ref }) => ref.precision).join(", ");
+  return new CapfleetError("MODEL_NOT_FOUND", `workers run "${given}" as ${others}, not as ${precision}`);
 }
 
 /** The same from the checkpoint alone, as a worker needs it. Throws the same. */

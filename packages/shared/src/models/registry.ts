@@ -31,6 +31,14 @@ export async function registeredModels(name: string, state: Store): Promise<Regi
   return (await read(name, state)).engines;
 }
 
+/** Every name that workers have registered, in the order of their bytes. */
+export async function* registeredNames(state: Store): AsyncGenerator<string> {
+  for await (const { key } of state.list({ prefix: stateLayout.models })) {
+    const name = /^models\/(.+)\.json$/.exec(key)?.[1];
+    if (name) yield decodeURIComponent(name);
+  }
+}
+
 /** Puts the engine in the place of the one of the same precision. */
 export async function registerModel({ ref, tasks, maxNewTokens }: RegisteredModel, state: Store): Promise<void> {
   const mine = { ref, tasks: [...tasks], maxNewTokens };

@@ -18,14 +18,20 @@ const HUB_ID = /^([A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A
 
 /** Bundled names come first, then folders that are there. Throws INVALID_URI. */
 export function sourceOf(given: string): ModelSource {
-  const bundled = join(BUNDLED_MODELS, given);
-  if (NAME.test(given) && isCheckpoint(bundled)) return { kind: "folder", name: given, folder: bundled };
+  const bundled = bundledFolder(given);
+  if (bundled) return { kind: "folder", name: given, folder: bundled };
   if (/^(s3|file):/i.test(given)) return located(given);
   const folder = resolve(given);
   if (isCheckpoint(folder)) return { kind: "folder", name: basename(folder), folder };
   const [, repo, revision] = HUB_ID.exec(given) ?? [];
   if (repo !== undefined) return { kind: "hub", name: given, repo, revision: revision ?? null };
   return { kind: "name", name: given };
+}
+
+/** Null where no model of that name comes with capfleet. */
+export function bundledFolder(name: string): string | null {
+  const folder = join(BUNDLED_MODELS, name);
+  return NAME.test(name) && isCheckpoint(folder) ? folder : null;
 }
 
 export const isCheckpoint = (folder: string) => existsSync(join(folder, "config.json"));

@@ -6,12 +6,13 @@ const MIN_VERSION = [6, 2] as const;
 
 /**
  * `patient`: commands wait for Redis to come back (workers, the reconciler; BullMQ demands it). `hasty`: they fail at
- * once when it is away, so that a command line answers.
+ * once when it is away, so that a command line answers. `steady`: they fail at once, and the connection comes back by
+ * itself (the API).
  */
-export function connectRedis(url: string, manner: "patient" | "hasty"): Redis {
+export function connectRedis(url: string, manner: "patient" | "hasty" | "steady"): Redis {
   const redis = new Redis(url, {
     maxRetriesPerRequest: manner === "patient" ? null : 1,
-    enableOfflineQueue: true,
+    enableOfflineQueue: manner !== "steady",
     connectTimeout: 5_000,
     retryStrategy: (times) => (manner === "hasty" && times > 2 ? null : Math.min(50 * 2 ** times, 1_000)),
   });

@@ -1,4 +1,5 @@
 export * from "./connection.ts";
+export * from "./figures.ts";
 export * from "./infer.ts";
 export * from "./names.ts";
 export * from "./presence.ts";

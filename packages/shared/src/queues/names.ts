@@ -40,6 +40,8 @@ export const keys = {
   inferOpen: () => `${redisPrefix()}:infer:open`,
   /** A stream of answers to one asking process. */
   inferInbox: (asker: string) => `${redisPrefix()}:infer:inbox:${asker}`,
+  /** The reconciler's last word on the fleet; expires. */
+  figures: () => `${redisPrefix()}:figures`,
   lease: (name: string) => `${redisPrefix()}:lease:${name}`,
   /** A channel: something changed, look now. */
   wake: () => `${redisPrefix()}:wake`,

@@ -1,3 +1,4 @@
+export { checkedLookup, mayConnect, mayName, type Network, parseNetwork } from "./addresses.ts";
 export { FileStore } from "./file.ts";
 export { compareKeys } from "./key.ts";
 export { probeConditionalWrites } from "./probe.ts";

@@ -1,6 +1,6 @@
 /** Which hosts and addresses may be asked. Every refusal here is one that a request for it would meet before it is sent. */
 import { expect, test } from "vitest";
-import { mayConnect, parseNetwork } from "../../src/storage/https-address.ts";
+import { mayConnect, parseNetwork } from "../../src/storage/addresses.ts";
 import { HttpsGuard } from "../../src/storage/https-guard.ts";
 
 test.each([

@@ -63,6 +63,7 @@ async function run(format: Format, label: Label, { task = caption, retries = 0, 
     format,
     shardSize: null,
     lane: "normal",
+    readable: null,
   };
   const created = new Date(0).toISOString();
   const file: JobFile = { schema: 1, id: "job_1", capfleet: "0.1.0", created, fingerprint: "f", spec };

@@ -47,6 +47,7 @@ async function writeJob(task: TaskSpec): Promise<void> {
     format: "jsonl",
     shardSize: null,
     lane: "normal",
+    readable: null,
   };
   const created = new Date(0).toISOString();
   const file: JobFile = { schema: 1, id: job.id, capfleet: "0.1.0", created, fingerprint: "f", spec };

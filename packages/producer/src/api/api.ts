@@ -1,0 +1,27 @@
+/** What the routes share. */
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import type { Redis } from "ioredis";
+import type { Context } from "../cli/context.ts";
+import type { JobFeed } from "./feed.ts";
+import type { JobViews } from "./views.ts";
+
+export interface Api extends Context {
+  redis: Redis;
+  views: JobViews;
+  feed: JobFeed;
+}
+
+export type Server = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;

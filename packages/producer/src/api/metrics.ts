@@ -1,0 +1,76 @@
+/** Prometheus. The fleet's figures are the reconciler's, wherever it runs: every producer gives the same; HTTP is its own. */
+import { type FleetFigures, JOB_STATES, liveWorkers, readFigures } from "@capfleet/shared/queues";
+import type { Redis } from "ioredis";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Server } from "./api.ts";
+import { fromRedis } from "./redis.ts";
+
+const HTTP_SECONDS = [0.005, 0.02, 0.1, 0.5, 2, 10];
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #redis: Redis;
+  readonly #http = new Histogram({
+    name: "capfleet_http_request_duration_seconds",
+    help: "Time from a request to the end of its answer",
+    labelNames: ["method", "route", "status"],
+    buckets: HTTP_SECONDS,
+    registers: [this.#registry],
+  });
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  watch(server: Server): void {
+    server.addHook("onResponse", async ({ method, routeOptions }, { statusCode, elapsedTime }) => {
+      const labels = { method, route: routeOptions.url ?? "none", status: statusCode };
+      this.#http.observe(labels, elapsedTime / 1_000);
+    });
+  }
+
+  /** Throws REDIS_UNREACHABLE. */
+  async text(): Promise<string> {
+    const [workers, figures] = await fromRedis(Promise.all([liveWorkers(this.#redis), readFigures(this.#redis)]));
+    const now = new Registry();
+    gauge(now, "capfleet_workers", "Live workers").set(workers.length);
+    gauge(now, "capfleet_worker_slots", "Shards that they work on at once").set(sum(workers.map(({ slots }) => slots)));
+    if (figures) addFigures(now, figures);
+    return Registry.merge([now, this.#registry]).metrics();
+  }
+}
+
+function addFigures(registry: Registry, { jobs, rows, backlog, roundSeconds }: FleetFigures): void {
+  const states = gauge(
+    registry,
+    "capfleet_jobs",
+    "Jobs by state: those at work, and those that the reconciler has ended since it began",
+    ["state"],
+  );
+  for (const state of JOB_STATES) states.set({ state }, jobs[state] ?? 0);
+  const rowsTotal = new Counter({
+    name: "capfleet_rows_total",
+    help: "Rows committed, as reported to the reconciler since it began",
+    labelNames: ["outcome"],
+    registers: [registry],
+  });
+  rowsTotal.inc({ outcome: "labelled" }, rows.labelled);
+  rowsTotal.inc({ outcome: "failed" }, rows.failed);
+  const waiting = gauge(registry, "capfleet_backlog_records", "Records planned and not labelled, by engines", [
+    "engines",
+  ]);
+  const shards = gauge(registry, "capfleet_backlog_shards", "Shards in Redis, by engines", ["engines"]);
+  for (const { engines, records, shards: there } of backlog) {
+    waiting.set({ engines }, records);
+    shards.set({ engines }, there);
+  }
+  gauge(registry, "capfleet_reconciler_round_seconds", "What the reconciler's last round took").set(roundSeconds);
+}
+
+const gauge = <T extends string>(registry: Registry, name: string, help: string, labelNames: T[] = []) =>
+  new Gauge({ name, help, labelNames, registers: [registry] });
+const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);

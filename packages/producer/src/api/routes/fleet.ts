@@ -1,0 +1,73 @@
+/** What there is to work with: models and workers. */
+import { readdir } from "node:fs/promises";
+import { BUNDLED_MODELS } from "@capfleet/shared/config";
+import { bundledFolder, checkpointAbilities, registeredModels, registeredNames } from "@capfleet/shared/models";
+import { liveWorkers, readFigures } from "@capfleet/shared/queues";
+import type { Store } from "@capfleet/shared/storage";
+import type * as z from "zod";
+import type { Api, Server } from "../api.ts";
+import { fromRedis } from "../redis.ts";
+import { errorResponses, fleetSchema, type modelSchema, modelsSchema } from "../schemas.ts";
+
+type ModelView = z.infer<typeof modelSchema>;
+
+export function fleetRoutes(server: Server, { state, redis }: Api): void {
+  const bundled = bundledModels();
+  bundled.catch(() => {});
+
+  server.get("/v1/models", {
+    schema: {
+      summary: "Models that jobs can name",
+      tags: ["fleet"],
+      response: { 200: modelsSchema, ...errorResponses() },
+    },
+    handler: async () => {
+      const own = await bundled;
+      const registered = await Array.fromAsync(registeredViews(state, new Set(own.map(({ name }) => name))));
+      return { models: [...own, ...registered] };
+    },
+  });
+
+  server.get("/v1/fleet", {
+    schema: {
+      summary: "Workers, and what waits for them",
+      tags: ["fleet"],
+      response: { 200: fleetSchema, ...errorResponses() },
+    },
+    handler: async () => {
+      const [workers, figures] = await fromRedis(Promise.all([liveWorkers(redis), readFigures(redis)]));
+      return {
+        workers: workers.map(({ id, host, version, engines, slots, inFlight }) => ({
+          id,
+          host,
+          version,
+          engines: engines.map(({ model, precision, digest }) => ({ model, precision, digest })),
+          slots,
+          in_flight: { shards: inFlight.length, rows: inFlight.reduce((sum, { rows }) => sum + rows, 0) },
+        })),
+        backlog: figures?.backlog ?? [],
+      };
+    },
+  });
+}
+
+async function bundledModels(): Promise<ModelView[]> {
+  const views: ModelView[] = [];
+  for (const name of (await readdir(BUNDLED_MODELS)).sort()) {
+    const folder = bundledFolder(name);
+    if (!folder) continue;
+    const { tasks, precisions, maxNewTokens } = await checkpointAbilities(folder);
+    views.push({ name, bundled: true, tasks: [...tasks], precisions: [...precisions], max_new_tokens: maxNewTokens });
+  }
+  return views;
+}
+
+async function* registeredViews(state: Store, known: ReadonlySet<string>): AsyncGenerator<ModelView> {
+  for await (const name of registeredNames(state)) {
+    const engines = known.has(name) ? [] : await registeredModels(name, state);
+    const last = engines.at(-1);
+    if (!last) continue;
+    const precisions = engines.map(({ ref }) => ref.precision);
+    yield { name, bundled: false, tasks: [...last.tasks], precisions, max_new_tokens: last.maxNewTokens };
+  }
+}

@@ -1,0 +1,100 @@
+/** What the API's answers look like. Times are ISO 8601, names are snake_case. */
+import { FORMATS, JOB_TASKS, precisionSchema, taskSchema } from "@capfleet/shared/contract";
+import { JOB_STATES } from "@capfleet/shared/queues";
+import * as z from "zod";
+import { errorSchema } from "./errors.ts";
+
+const count = z.int().min(0);
+
+export const jobSchema = z
+  .strictObject({
+    id: z.string().meta({ examples: ["job_01K9ZJ5W3N8Q4T6V7X8Y9Z0A1B"] }),
+    state: z.enum(JOB_STATES).meta({ description: "The last three are final" }),
+    task: z.enum(JOB_TASKS),
+    models: z.array(z.strictObject({ model: z.string(), precision: precisionSchema })),
+    input: z.string(),
+    output: z.string(),
+    lane: z.enum(["normal", "bulk"]),
+    format: z.enum(FORMATS),
+    created_at: z.iso.datetime(),
+    counts: z.strictObject({
+      planned: count.meta({ description: "Records planned so far" }),
+      total: count.nullable().meta({ description: "Records in all; null until the plan is whole" }),
+      done: count.meta({ description: "Rows labelled, failed ones included" }),
+      committed: count.meta({ description: "Rows in object storage" }),
+      failed: count.meta({ description: "Rows with an error" }),
+    }),
+    rate: z.number().nullable().meta({ description: "Rows per second over the last half minute" }),
+    eta_seconds: z.number().nullable(),
+    waiting: z.string().nullable().meta({ description: "Why nothing moves, where nothing does" }),
+    reason: z
+      .strictObject({ code: z.string(), message: z.string() })
+      .nullable()
+      .meta({ description: "The error that a blocked job keeps meeting, or that a failed one ended with" }),
+  })
+  .meta({ id: "Job" });
+export type JobView = z.infer<typeof jobSchema>;
+
+/** A page's cursor goes into the next request as it is. */
+const nextCursor = z
+  .string()
+  .nullable()
+  .meta({ description: "Where the next page begins; null: this is the last one" });
+
+export const jobPageSchema = z
+  .strictObject({ jobs: z.array(jobSchema), next_cursor: nextCursor })
+  .meta({ id: "JobPage" });
+
+export const modelSchema = z
+  .strictObject({
+    name: z.string(),
+    bundled: z.boolean(),
+    tasks: z.array(taskSchema),
+    precisions: z.array(precisionSchema).meta({ description: "As which workers have registered it, or it can run" }),
+    max_new_tokens: z.int(),
+  })
+  .meta({ id: "Model" });
+export const modelsSchema = z.strictObject({ models: z.array(modelSchema) });
+
+const engineSchema = z.strictObject({ model: z.string(), precision: precisionSchema, digest: z.string() });
+export const fleetSchema = z
+  .strictObject({
+    workers: z.array(
+      z.strictObject({
+        id: z.string(),
+        host: z.string(),
+        version: z.string(),
+        engines: z.array(engineSchema),
+        slots: count.meta({ description: "Shards that it works on at once" }),
+        in_flight: z.strictObject({ shards: count, rows: count }),
+      }),
+    ),
+    backlog: z.array(
+      z.strictObject({
+        engines: z.string().meta({ description: "Digests of the engines that the work needs" }),
+        jobs: count,
+        records: count.meta({ description: "Records planned and not labelled" }),
+        shards: count.meta({ description: "Shards handed out or waiting to be, at the moment" }),
+      }),
+    ),
+  })
+  .meta({ id: "Fleet" });
+
+/** The answers that any route may give beside its own. */
+export const errorResponses = (...statuses: number[]) =>
+  Object.fromEntries([400, 401, 403, 429, 500, 503, ...statuses].map((status) => [status, errorSchema])) as Record<
+    number,
+    typeof errorSchema
+  >;
+
+/** A query's number: it comes as text. */
+export const pageLimit = (most: number, usual: number) => z.coerce.number().int().min(1).max(most).default(usual);
+
+/** Of a body or a query: no other fields, and a message that names those there are. */
+export function fields<T extends z.core.$ZodLooseShape>(shape: T) {
+  const error = ({ code, keys }: { code?: string | undefined; keys?: unknown }) =>
+    code === "unrecognized_keys"
+      ? `unknown field ${(keys as string[]).map((key) => JSON.stringify(key)).join(", ")} (known: ${Object.keys(shape).join(", ")})`
+      : undefined;
+  return z.strictObject(shape, { error: error as z.core.$ZodErrorMap });
+}
