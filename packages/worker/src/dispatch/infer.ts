@@ -15,14 +15,14 @@ import {
   inferPayloadSchema,
   inferQueue,
   readRequest,
-  redisPrefix,
   servedSets,
 } from "@capfleet/shared/queues";
-import { type Job, WaitingError, Worker } from "bullmq";
+import type { Job } from "bullmq";
 import type { Redis } from "ioredis";
-import pLimit, { type LimitFunction } from "p-limit";
+import pLimit from "p-limit";
 import type { Labeler } from "../pipeline/labeler.ts";
-import { orAborted, Stopping } from "./stopping.ts";
+import { Listener } from "./listener.ts";
+import { orAborted } from "./stopping.ts";
 
 /** Shorter than a shard's: somebody waits. Doing a request twice costs little, and only one answer counts. */
 const LOCK_MS = 4_000;
@@ -33,10 +33,7 @@ const MAX_STALLED = 2;
 const AT_ONCE = 32;
 
 export class InferConsumer {
-  readonly #queues: Worker<InferPayload>[];
-  readonly #slots: LimitFunction = pLimit(AT_ONCE);
-  readonly #running = new Set<Promise<void>>();
-  readonly #stopping = new AbortController();
+  readonly #listener: Listener<InferPayload>;
   readonly #redis: Redis;
   readonly #labeler: Pick<Labeler, "labelNow">;
   readonly #log: Logger;
@@ -45,56 +42,24 @@ export class InferConsumer {
     this.#redis = redis;
     this.#labeler = labeler;
     this.#log = log;
-    this.#queues = servedSets(engines).map((set) => {
-      const worker = new Worker<InferPayload>(inferQueue(set), (job, token) => this.#process(job, token), {
-        connection: redis,
-        prefix: redisPrefix(),
-        concurrency: AT_ONCE,
-        lockDuration: LOCK_MS,
-        stalledInterval: STALLED_CHECK_MS,
-        maxStalledCount: Number.MAX_SAFE_INTEGER,
-        removeOnComplete: { count: 0 },
-        removeOnFail: { count: 0 },
-        autorun: false,
-      });
-      worker.on("error", (error) => log.warn({ err: error.message }, "queue"));
-      return worker;
-    });
+    const slots = pLimit(AT_ONCE);
+    const take = (job: Job<InferPayload>) => slots(() => this.#work(job));
+    const timing = { concurrency: AT_ONCE, lockMs: LOCK_MS, stalledCheckMs: STALLED_CHECK_MS };
+    this.#listener = new Listener(servedSets(engines).map(inferQueue), take, { redis, log, ...timing });
   }
 
   start(): void {
-    for (const queue of this.#queues) {
-      queue.run().catch((error: Error) => this.#log.error({ err: error.message }, "queue stopped"));
-    }
+    this.#listener.start();
   }
 
   /** Takes no more requests, gives those in work `graceMs` to be answered, puts the rest back, and returns. */
-  async stop(graceMs: number): Promise<void> {
-    await Promise.all(this.#queues.map((queue) => queue.pause(true)));
-    const finished = Promise.allSettled(this.#running);
-    const timer = setTimeout(() => this.#stopping.abort(new Stopping()), graceMs);
-    await finished;
-    clearTimeout(timer);
-    await Promise.all(this.#queues.map((queue) => queue.close()));
-  }
-
-  async #process(job: Job<InferPayload>, token: string | undefined): Promise<void> {
-    const work = this.#slots(() => this.#work(job));
-    this.#running.add(work);
-    try {
-      await work;
-    } catch (thrown) {
-      if (!(thrown instanceof Stopping)) throw thrown;
-      await job.moveToWait(token);
-      throw new WaitingError();
-    } finally {
-      this.#running.delete(work);
-    }
+  stop(graceMs: number): Promise<void> {
+    return this.#listener.stop(graceMs);
   }
 
   /** Throws `Stopping`, and what Redis throws. */
   async #work(job: Job<InferPayload>): Promise<void> {
-    this.#stopping.signal.throwIfAborted();
+    this.#listener.signal.throwIfAborted();
     const { asker } = inferPayloadSchema.parse(job.data);
     const answer = await this.#answer(job.id!, job.stalledCounter);
     if (!answer) return;
@@ -109,14 +74,15 @@ export class InferConsumer {
     if (!found) return null;
     const { request, image, leftMs } = found;
     const late = AbortSignal.timeout(leftMs);
-    const signal = AbortSignal.any([this.#stopping.signal, late]);
+    const stopping = this.#listener.signal;
+    const signal = AbortSignal.any([stopping, late]);
     try {
       if (stalled >= MAX_STALLED) throw new CapfleetError("WORKER_LOST", `the request took ${stalled} workers down`);
       const { record, ...spec } = request;
       const row = await orAborted(this.#labeler.labelNow(record, { spec }, image, signal), signal);
       return inferAnswerSchema.parse({ row });
     } catch (thrown) {
-      if (this.#stopping.signal.aborted) throw this.#stopping.signal.reason;
+      if (stopping.aborted) throw stopping.reason;
       if (late.aborted) return null;
       const { code, message, stack } = asCapfleetError(thrown);
       if (code === "INTERNAL") this.#log.warn({ request: id, code, err: message, stack }, "infer");
