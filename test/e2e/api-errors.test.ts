@@ -109,6 +109,29 @@ test.each([
   if (status === 405) expect(answer.headers.get("allow")).toMatch(/GET|POST/);
 });
 
+test("an interactive request that can't be answered is refused at once", async () => {
+  const fine = { task: "caption", image: "s3://photos/1.jpg" };
+  const cases: [object, number, string, RegExp?][] = [
+    [fine, 503, "NO_WORKER", /demo-caption/],
+    [{ ...fine, image: undefined }, 400, "INVALID_OPTION", /needs an image/],
+    [{ ...fine, image: "data:image/png,abc" }, 400, "REQUEST_INVALID", /base64/],
+    [{ ...fine, image: "data:image/png;base64,a-b" }, 400, "REQUEST_INVALID", /base64/],
+    [{ ...fine, image: "data:image/png;base64," }, 422, "IMAGE_EMPTY"],
+    [{ ...fine, image: `data:;base64,${"A".repeat(14_000_000)}` }, 413, "IMAGE_TOO_LARGE"],
+    [{ ...fine, image: "ftp://x/1.jpg" }, 400, "INVALID_URI"],
+    [{ ...fine, output: "s3://labels/" }, 400, "REQUEST_INVALID", /unknown field "output"/],
+    [{ ...fine, question: ["what?"] }, 400, "INVALID_OPTION", /^question: the task "caption"/],
+    [{ ...fine, task: "vqa" }, 400, "INVALID_OPTION", /question/],
+    [{ ...fine, timeout_seconds: 0 }, 400, "REQUEST_INVALID", /timeout_seconds/],
+    [{ ...fine, model: "demo-itm" }, 422, "TASK_UNSUPPORTED"],
+  ];
+  for (const [given, status, code, message = /./] of cases) {
+    const answer = await api.post<AnswerError>("/v1/infer", given);
+    expect({ status: answer.status, code: answer.body.error?.code }).toEqual({ status, code });
+    expect(answer.body.error.message).toMatch(message);
+  }
+});
+
 test("what is not HTTP gets an answer of the same shape", async () => {
   const { port } = new URL(api.url);
   const socket = connect(Number(port), "127.0.0.1");

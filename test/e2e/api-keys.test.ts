@@ -217,6 +217,18 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
         body: { error: { code: "LOCATION_FORBIDDEN" } },
       });
     }
+    for (const image of [
+      `s3://${bucket}/in/b/1.jpg`,
+      `s3://${bucket}/in/a/../b/1.jpg`,
+      sandbox.path("shared/in/1.jpg"),
+    ]) {
+      const answer = await teams.a!.submit.post("/v1/infer", { task: "caption", image });
+      expect({ image, ...answer }).toMatchObject({
+        image,
+        status: 403,
+        body: { error: { code: "LOCATION_FORBIDDEN" } },
+      });
+    }
     const nowhere = await nobody
       .as(secrets.find((text) => text.startsWith("cf_"))!)
       .submit({ task: "caption", input: "s3://no-such-bucket/in/", output });

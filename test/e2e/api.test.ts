@@ -1,5 +1,5 @@
 /** The submission API, with a real producer, Redis and worker. */
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ResultRow } from "@capfleet/shared/contract";
 import { storesFromEnv } from "@capfleet/shared/storage";
@@ -158,6 +158,34 @@ describe("with a worker", () => {
     });
     // It has no rows that failed: nothing is done again.
     expect((await api.post<JobView>(`/v1/jobs/${job.id}/retry`)).body.state).toBe("finished");
+  });
+
+  test("one image is answered at once: uploaded, or where workers find it", async () => {
+    const [sample] = (await readFile(join(DEMO, "samples.jsonl"), "utf8"))
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    const file = join(DEMO, sample.image);
+    const uploaded = `data:image/png;base64,${(await readFile(file)).toString("base64")}`;
+    await until("the worker", async () => {
+      const { body } = await api.get<{ workers: unknown[] }>("/v1/fleet");
+      return body.workers.length > 0;
+    });
+    for (const image of [uploaded, file]) {
+      const { status, body } = await api.post<ResultRow>("/v1/infer", { task: "caption", image });
+      expect({ status, caption: body.caption }).toEqual({ status: 200, caption: sample.truth.caption });
+    }
+    const texts = { task: "itm", image: uploaded, text: [sample.truth.caption, "nothing of the kind"] };
+    const { scores } = (await api.post<ResultRow>("/v1/infer", texts)).body;
+    expect(scores![0]).toBeGreaterThan(0.5);
+    expect(scores![1]).toBeLessThan(0.5);
+    const embed = (await api.post<ResultRow>("/v1/infer", { task: "embed", text: ["a dog"] })).body;
+    expect(embed.embedding!.length).toBeGreaterThan(1);
+    const broken = `data:image/png;base64,${Buffer.from("no picture").toString("base64")}`;
+    const bad = await api.post<AnswerError>("/v1/infer", { task: "caption", image: broken });
+    expect(bad).toMatchObject({ status: 422, body: { error: { code: "IMAGE_UNREADABLE" } } });
+    const gone = await api.post<AnswerError>("/v1/infer", { task: "caption", image: sandbox.path("gone.jpg") });
+    expect(gone).toMatchObject({ status: 422, body: { error: { code: "IMAGE_NOT_FOUND" } } });
   });
 
   test("errors, options of other tasks, and texts that were kept", async () => {

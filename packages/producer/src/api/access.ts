@@ -1,7 +1,7 @@
 /** Who calls, and what they may: by their API key, or, where there are no keys, because they are on this machine. */
 import type { ApiConfig } from "@capfleet/shared/config";
 import { CapfleetError } from "@capfleet/shared/contract";
-import { asFolder, normalizeUri, parseUri } from "@capfleet/shared/storage";
+import { asFolder, isHttps, normalizeUri, parseUri } from "@capfleet/shared/storage";
 import type { FastifyRequest } from "fastify";
 import { type ApiKey, SCOPES, type Scope } from "../keys/api-key.ts";
 import type { KeyRing } from "../keys/key-ring.ts";
@@ -80,6 +80,11 @@ export function checkScope(caller: Caller, needed: Scope): void {
 export function checkLocations({ readable, writable }: Caller, input: string, output: string): void {
   if (readable && !isBelow(asFolder(normalizeUri(input)), readable)) throw forbidden("read", input, readable);
   if (writable && !isBelow(asFolder(normalizeUri(output)), writable)) throw forbidden("write", output, writable);
+}
+
+/** Of one image, in normal form; what is on the web is for the workers' settings to allow. Throws LOCATION_FORBIDDEN. */
+export function checkReadable({ readable }: Caller, image: string): void {
+  if (readable && !isHttps(image) && !isBelow(image, readable)) throw forbidden("read", image, readable);
 }
 
 /** Whether a job is one that the caller may know of. */

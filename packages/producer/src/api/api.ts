@@ -9,6 +9,7 @@ import type {
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import type { Redis } from "ioredis";
 import type { Context } from "../cli/context.ts";
+import type { InferClient } from "../infer/client.ts";
 import type { JobFeed } from "./feed.ts";
 import type { JobViews } from "./views.ts";
 
@@ -16,6 +17,7 @@ export interface Api extends Context {
   redis: Redis;
   views: JobViews;
   feed: JobFeed;
+  infer: InferClient;
 }
 
 export type Server = FastifyInstance<

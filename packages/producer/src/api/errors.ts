@@ -40,10 +40,15 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   WEBHOOK_FORBIDDEN: 422,
   IDEMPOTENCY_CONFLICT: 422,
   RATE_LIMITED: 429,
+  IMAGE_TOO_LARGE: 413,
+  NO_WORKER: 503,
+  INFER_BUSY: 503,
+  INFER_TIMEOUT: 504,
   TOO_MANY_STREAMS: 429,
 };
 const SCOPE_STATUS = { usage: 400, row: 422, shard: 503, system: 500 } as const;
 
+const SUBMISSIONS = ["/v1/jobs", "/v1/infer"];
 /** A submission names the bucket: that it does not exist, or is closed to capfleet, is the request's fault. */
 const SUBMITTED: Partial<Record<ErrorCode, number>> = {
   STORE_BUCKET_NOT_FOUND: 422,
@@ -64,7 +69,7 @@ export function errorBody({ code, message, fix, retryable }: CapfleetError): z.i
 /** Fastify's error handler. */
 export function answerError(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const error = asApiError(thrown);
-  const isSubmission = request.method === "POST" && request.routeOptions.url === "/v1/jobs";
+  const isSubmission = request.method === "POST" && SUBMISSIONS.includes(request.routeOptions.url ?? "");
   const status = statusOf(error, isSubmission);
   const { code, message } = error;
   if (code === "INTERNAL") request.log.error({ err: error.cause }, "a request met something unexpected");
@@ -85,7 +90,7 @@ export function asApiError(thrown: unknown): CapfleetError {
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
     return new CapfleetError("MEDIA_TYPE_UNSUPPORTED", "the body is not said to be application/json");
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
-    return new CapfleetError("BODY_TOO_LARGE", "the body is larger than 1 MiB");
+    return new CapfleetError("BODY_TOO_LARGE", "the body is larger than this route takes");
   if (statusCode >= 400 && statusCode < 500)
     return new CapfleetError("REQUEST_INVALID", message ?? "the request is not understood");
   return new CapfleetError(

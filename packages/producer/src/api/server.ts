@@ -10,6 +10,7 @@ import rateLimit from "@fastify/rate-limit";
 import fastify, { type FastifyError, type FastifyRequest, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import type { Context } from "../cli/context.ts";
+import { InferClient } from "../infer/client.ts";
 import { KeyRing } from "../keys/key-ring.ts";
 import { Access, checkScope, isLoopback } from "./access.ts";
 import type { Api, Server } from "./api.ts";
@@ -19,6 +20,7 @@ import { Metrics } from "./metrics.ts";
 import { describeApi } from "./openapi.ts";
 import { fleetRoutes } from "./routes/fleet.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { inferRoutes } from "./routes/infer.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { resultRoutes } from "./routes/results.ts";
 import { JobViews } from "./views.ts";
@@ -54,7 +56,8 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   const { stores, states, config, log } = context;
   const redis = connectRedis(config.redisUrl!, "steady");
   const views = new JobViews(stores, states, redis);
-  const api: Api = { ...context, redis, views, feed: new JobFeed(views) };
+  const infer = new InferClient(redis);
+  const api: Api = { ...context, redis, views, feed: new JobFeed(views), infer };
   const metrics = new Metrics(redis);
 
   const server = fastify({
@@ -92,12 +95,16 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   await describeApi(server);
   jobRoutes(server, api);
   resultRoutes(server, api);
+  inferRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);
   refuseOtherMethods(server, paths);
 
   server.addHook("preClose", async () => api.feed.close());
-  server.addHook("onClose", async () => redis.disconnect());
+  server.addHook("onClose", async () => {
+    await infer.close();
+    redis.disconnect();
+  });
   await server.ready();
   return server;
 }

@@ -13,7 +13,8 @@ import {
   precisionSchema,
 } from "@capfleet/shared/contract";
 import * as z from "zod";
-import { type AskedJob, askedJob, type JobOptions } from "../jobs/asked-job.ts";
+import { type AskedJob, askedJob, type JobOptions, type ModelOptions } from "../jobs/asked-job.ts";
+import type { TaskOptions } from "../jobs/task-spec.ts";
 import { fields } from "./schemas.ts";
 
 const someText = (most: number) => z.string().max(most).regex(/\S/, "must not be blank");
@@ -80,10 +81,15 @@ export type Submission = z.infer<typeof submissionSchema>;
 
 /** By the rules of `capfleet submit`. Throws INVALID_OPTION. */
 export function askedOf({ task, input, output, webhook: _, ...options }: Submission): AskedJob {
+  const asked: JobOptions = { out: output, ...camelOf(options) };
+  return askedJob(task, input, asked, "fleet");
+}
+
+/** A body's fields as the options that they are. */
+export function camelOf(options: object): TaskOptions & ModelOptions {
   const camel = Object.entries(options).map(([name, value]) => [
     name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
     value,
   ]);
-  const asked: JobOptions = { out: output, ...Object.fromEntries(camel) };
-  return askedJob(task, input, asked, "fleet");
+  return Object.fromEntries(camel);
 }

@@ -8,9 +8,9 @@ import { checkRedis, connectRedis, MAX_INFER_TIMEOUT_MS, MAX_UPLOAD_BYTES } from
 import { parseUri } from "@capfleet/shared/storage";
 import { type Command, Option } from "commander";
 import { InferClient } from "../infer/client.ts";
-import { inferRequestOf } from "../infer/request.ts";
+import { COLUMN_FLAGS, inferRequestOf, inferTaskOf } from "../infer/request.ts";
 import { type ModelOptions, modelsOf } from "../jobs/asked-job.ts";
-import { parseTask, type TaskOptions, taskSpecOf } from "../jobs/task-spec.ts";
+import type { TaskOptions } from "../jobs/task-spec.ts";
 import { answerText } from "./answer.ts";
 import type { Context } from "./context.ts";
 import { MODEL_FORMS } from "./job-options.ts";
@@ -22,8 +22,6 @@ export interface InferCommandOptions extends TaskOptions, ModelOptions {
   timeout: number;
   json: boolean;
 }
-
-const COLUMNS = { questionColumn: "--question-column", textColumn: "--text-column" } as const;
 
 export function addInferOptions(command: Command): Command {
   command
@@ -37,7 +35,7 @@ export function addInferOptions(command: Command): Command {
     .option("--json", "print one JSON object: the fields of a row", false);
   addTaskOptions(command);
   for (const option of command.options) {
-    if (Object.values<string | undefined>(COLUMNS).includes(option.long)) option.hideHelp();
+    if (Object.values<string | undefined>(COLUMN_FLAGS).includes(option.long)) option.hideHelp();
   }
   return command.addHelpText(
     "after",
@@ -60,7 +58,7 @@ export async function infer(
   context: Context,
 ): Promise<void> {
   const { config, state, stores } = context;
-  const { spec, texts } = specOf(task, options);
+  const { spec, texts } = inferTaskOf(task, options);
   const names = modelsOf(spec.name, options);
   const { uri, upload } = await imageOf(spec, image);
   if (!config.redisUrl)
@@ -85,18 +83,6 @@ export async function infer(
     await client.close();
     redis.disconnect();
   }
-}
-
-/** The task, and capfilt's texts: a job takes them from a column alone, since each image has its own. */
-function specOf(name: string, options: InferCommandOptions): { spec: JobTaskSpec; texts: string[] | null } {
-  const task = parseTask(name);
-  for (const [column, flag] of Object.entries(COLUMNS)) {
-    if (options[column as keyof typeof COLUMNS] === undefined) continue;
-    throw new CapfleetError("INVALID_OPTION", `${flag}: one image has no columns; give --question or --text`);
-  }
-  const { text, ...others } = options;
-  if (task !== "capfilt" || !text) return { spec: taskSpecOf(task, options), texts: null };
-  return { spec: taskSpecOf(task, { ...others, textColumn: "text" }), texts: text };
 }
 
 /** Throws USAGE, INPUT_NOT_FOUND, INVALID_URI, IMAGE_TOO_LARGE. */

@@ -3,6 +3,7 @@ import { CapfleetError, type JobTaskSpec, needsImage, needsText, rolesOf, textsO
 import type { Model } from "@capfleet/shared/models";
 import type { InferRequest } from "@capfleet/shared/queues";
 import { checkModel } from "../jobs/create.ts";
+import { parseTask, type TaskOptions, taskSpecOf } from "../jobs/task-spec.ts";
 
 /**
  * `models`: one per role of the task. The record's texts are its own or those that the task gives; they go with the record
@@ -36,4 +37,22 @@ function withTextsOfRecord(task: JobTaskSpec): JobTaskSpec {
   if (textsOf(task) === null) return task;
   const source = { column: "texts" };
   return task.name === "vqa" ? { ...task, questions: source } : ({ ...task, texts: source } as JobTaskSpec);
+}
+
+/** A job takes them from columns; one image has none. */
+export const COLUMN_FLAGS = { questionColumn: "--question-column", textColumn: "--text-column" } as const;
+
+/**
+ * The task that options ask for, and capfilt's texts: a job takes them from a column alone, since each image has its own.
+ * Throws UNKNOWN_TASK, INVALID_OPTION.
+ */
+export function inferTaskOf(name: string, options: TaskOptions): { spec: JobTaskSpec; texts: string[] | null } {
+  const task = parseTask(name);
+  for (const [column, flag] of Object.entries(COLUMN_FLAGS)) {
+    if (options[column as keyof typeof COLUMN_FLAGS] === undefined) continue;
+    throw new CapfleetError("INVALID_OPTION", `${flag}: one image has no columns; give --question or --text`);
+  }
+  const { text, ...others } = options;
+  if (task !== "capfilt" || !text) return { spec: taskSpecOf(task, options), texts: null };
+  return { spec: taskSpecOf(task, { ...others, textColumn: "text" }), texts: text };
 }
