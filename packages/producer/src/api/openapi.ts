@@ -1,5 +1,4 @@
 /** /openapi.json, from the routes' schemas, and /docs, a page to browse it. */
-
 import { CAPFLEET_VERSION } from "@capfleet/shared/contract";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
@@ -43,7 +42,9 @@ export async function describeApi(server: Server): Promise<void> {
     docs.addHook("onRoute", (route) => {
       route.config = { ...route.config, scope: null };
     });
-    await docs.register(swaggerUi, { routePrefix: "/docs", staticCSP: POLICY });
+    // The bar at the top is another project's, and a field for other documents.
+    const theme = { css: [{ filename: "capfleet.css", content: ".swagger-ui .topbar { display: none }" }] };
+    await docs.register(swaggerUi, { routePrefix: "/docs", staticCSP: POLICY, theme });
   });
 }
 
