@@ -1,6 +1,6 @@
 /** What every command starts from. */
 import { type Config, readConfig } from "@capfleet/shared/config";
-import { CapfleetError, type JobFile, type JobState } from "@capfleet/shared/contract";
+import { CapfleetError, type JobFile, type JobState, layout } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
 import { connectRedis, keys } from "@capfleet/shared/queues";
 import { normalizeUri, type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
@@ -60,7 +60,7 @@ export async function findJob(given: string, { stores, states, config }: Context
   const state: JobState = {
     ...newState(file, out, "local"),
     retries: summary?.retries ?? 0,
-    ended: summary?.state ?? null,
+    ended: summary?.state ?? ((await store.stat(layout.success)) ? "finished" : null),
     reason: summary?.reason ?? null,
   };
   await states.create(state);
