@@ -5,7 +5,7 @@
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ZodType } from "zod";
-import { type ApiClient, serving } from "../support/api.ts";
+import { type AnswerError, type ApiClient, serving } from "../support/api.ts";
 import { Generator, type OpenApi, type Operation, operationsOf, validatorOf } from "../support/openapi.ts";
 import { DEMO, type Running, Sandbox } from "../support/processes.ts";
 
@@ -50,6 +50,7 @@ test("the document is OpenAPI 3.1 and has every route", () => {
         "GET /v1/jobs/{id}",
         "GET /v1/jobs/{id}/events",
         "GET /v1/jobs/{id}/results",
+        "POST /v1/infer",
       ],
       ...["pause", "resume", "cancel", "retry"].map((action) => `POST /v1/jobs/{id}/${action}`),
       ...["GET /v1/models", "GET /v1/fleet", "GET /healthz", "GET /readyz", "GET /metrics"],
@@ -72,7 +73,7 @@ test(`${REQUESTS} requests, seed ${SEED}`, { timeout: 120_000 }, async () => {
   const jobs: string[] = [];
   const statuses = new Map<number, number>();
   for (let n = 0; n < REQUESTS; n++) {
-    const submission = operations.find(({ method, body }) => method === "POST" && body)!;
+    const submission = operations.find(({ method, path }) => method === "POST" && path === "/v1/jobs")!;
     const operation = make.random() < 0.5 ? submission : make.pick(operations);
     const spoil = make.pick([0, 0, 0.1, 0.5]);
     const id = jobs.length > 0 && make.random() < 0.7 ? make.pick(jobs) : String(make.value({ type: "string" }, spoil));
@@ -88,7 +89,7 @@ test(`${REQUESTS} requests, seed ${SEED}`, { timeout: 120_000 }, async () => {
     if (query.size > 0) path += `?${query}`;
     const body = operation.body && make.value(operation.body, spoil);
     // A part of them are such that there is something to do.
-    if (body && typeof body === "object" && !Array.isArray(body)) {
+    if (operation === submission && body && typeof body === "object" && !Array.isArray(body)) {
       // Stores that are not there are another test's.
       if (typeof body.input !== "string" || body.input.startsWith("s3:") || make.random() < 0.8)
         body.input = `${DEMO}images`;
@@ -96,10 +97,11 @@ test(`${REQUESTS} requests, seed ${SEED}`, { timeout: 120_000 }, async () => {
         body.output = sandbox.path(`out-${make.below(30)}`);
     }
     const text = body === null ? undefined : JSON.stringify(body);
-    const answer = await api.send<{ id?: string }>(operation.method, path, text, headers);
+    const answer = await api.send<{ id?: string } & Partial<AnswerError>>(operation.method, path, text, headers);
     const type = answer.headers.get("content-type")!.split(";")[0]!;
     const asked = `${operation.method} ${path} ${text}: ${JSON.stringify(answer.body)}`;
-    expect(answer.status, asked).toBeLessThan(500);
+    // No worker is there to ask about a picture.
+    if (answer.body?.error?.code !== "NO_WORKER") expect(answer.status, asked).toBeLessThan(500);
     expectDocumented(operation, answer.status, type, answer.body);
     statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
     if (answer.status === 202) jobs.push(answer.body.id!);
