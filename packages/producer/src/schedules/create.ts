@@ -33,16 +33,11 @@ export async function createSchedule(
   const models = asked.models.map(modelAnywhere);
   const found = await Promise.all(models.map((model) => findModel(model, precision, state, config, fetching)));
   const { input, out } = await locate(request, found, stores);
-  await checkInput(specOf(request, input, found), stores);
-  if (request.incremental && input.kind !== "prefix")
-    throw new CapfleetError(
-      "INVALID_OPTION",
-      `--incremental is for a prefix or folder of images, not for ${input.uri}`,
-    );
   const schedules = new Schedules(state);
   await expectOwn(out, name, schedules);
   if (request.incremental) await findRoot(input, stores.at(out));
   else await expectRuns(stores.at(out));
+  await checkInput(specOf(request, input, found), stores);
   const time = new Date(now).toISOString();
   const schedule: Schedule = {
     schema: SCHEMA_VERSION,
