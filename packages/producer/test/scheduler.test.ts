@@ -92,7 +92,7 @@ test("several missed nights are one run; nights that pass while it is under way 
   now = Date.parse(night(4)) + HOUR;
   const serve = producer();
   await serve.look();
-  expect((await read()).run).toMatchObject({ due: night(4) });
+  expect((await read()).run).toMatchObject({ due: night(4), name: "2026-11-30T01-00-00Z" });
   now = Date.parse(night(6)) + HOUR;
   await serve.look();
   await producer().look();
@@ -141,6 +141,80 @@ for (const incremental of [true, false]) {
     }
   });
 }
+
+test.each([
+  ["a run of a dataset", true],
+  ["a job of its own", false],
+])("%s that was begun and never started is all missed nights' when the producer is back", async (_, incremental) => {
+  await create({ incremental });
+  now = Date.parse(night(0));
+  const dying = watched(world.stores, (write, when) => write === 1 && when === "after");
+  await producer(dying.stores).look();
+  expect(await read()).toMatchObject({ handled: night(0), run: { due: night(0), job: null } });
+  now = Date.parse(night(3)) + 1;
+  const serve = producer();
+  await serve.look();
+  const { job } = (await read()).run!;
+  await world.states().update(job!, (state) => ({ ...state, ended: "cancelled" }));
+  await serve.look();
+  await serve.look();
+  expect(await read()).toMatchObject({ handled: night(3), run: null, runs: [{ due: night(0), outcome: "cancelled" }] });
+});
+
+test("the same where there was nothing new", async () => {
+  await create();
+  const serve = producer();
+  now = Date.parse(night(0));
+  await serve.look();
+  await endRun();
+  await serve.look();
+  now = Date.parse(night(1));
+  const dying = watched(world.stores, (write, when) => write === 1 && when === "after");
+  await producer(dying.stores).look();
+  now = Date.parse(night(4)) + 1;
+  await serve.look();
+  await serve.look();
+  const { runs } = await read();
+  expect(runs.map(({ due, outcome }) => [due, outcome])).toEqual([
+    [night(0), "finished"],
+    [night(1), "nothing new"],
+  ]);
+});
+
+test("a job that was made by a start that was killed, and has ended since, is the run's", async () => {
+  await create();
+  now = Date.parse(night(0));
+  // begun, claimed, job.json, state
+  const dying = watched(world.stores, (write, when) => write === 4 && when === "after");
+  await producer(dying.stores).look();
+  const [made] = await jobs();
+  const { out } = (await world.states().find(made!.id))!;
+  const file = (await readJobFile(world.stores.at(out)))!;
+  const created = { file, out, state: (await world.states().find(file.id))!, existed: true };
+  await world.end(created, await world.label(created));
+  await world.source.put("c.jpg", "c");
+  const serve = producer();
+  await serve.look();
+  await serve.look();
+  expect(await read()).toMatchObject({ run: null, runs: [{ due: night(0), outcome: "finished", job: file.id }] });
+  expect(await jobs()).toHaveLength(1);
+});
+
+test("a schedule that was deleted and made anew while a run of it was started has none under way", async () => {
+  await create();
+  now = Date.parse(night(0));
+  const around = surroundings();
+  const put = around.states.create.bind(around.states);
+  around.states.create = async (job) => {
+    await put(job);
+    await schedules().delete("nightly");
+    now += 1;
+    await create();
+  };
+  await new Scheduler({ ...around, clock: () => now }).look();
+  expect(await jobs()).toHaveLength(1);
+  expect(await read()).toMatchObject({ created: new Date(now).toISOString(), run: null, runs: [] });
+});
 
 test("two producers that both believe to have the lease start one job", async () => {
   await create();
@@ -222,8 +296,10 @@ test("an error that may pass is tried again with growing pauses until the next n
   await serve.look();
   now = Date.parse(night(2));
   await serve.look();
+  await serve.look();
   const { runs, run } = await read();
   expect(run).toBeNull();
+  expect(runs.map(({ due }) => due)).toEqual([night(0), night(1), night(2)]);
   expect(runs.at(-1)).toMatchObject({ due: night(2), outcome: "error", error: { code: "INPUT_NOT_FOUND" }, job: null });
 });
 
