@@ -216,6 +216,24 @@ test("a schedule that was deleted and made anew while a run of it was started ha
   expect(await read()).toMatchObject({ created: new Date(now).toISOString(), run: null, runs: [] });
 });
 
+test("a producer that loses the lease in the middle of a start writes no more; the start goes on where it was", async () => {
+  await create();
+  now = Date.parse(night(0));
+  const around = surroundings();
+  const serve = new Scheduler({ ...around, clock: () => now });
+  const put = around.states.create.bind(around.states);
+  around.states.create = async (job) => {
+    await put(job);
+    serve.stop();
+  };
+  await serve.look();
+  expect((await read()).run).toMatchObject({ due: night(0), job: null, error: null });
+  await serve.look();
+  const [made, ...others] = await jobs();
+  expect(others).toEqual([]);
+  expect((await read()).run).toMatchObject({ due: night(0), job: made!.id });
+});
+
 test("two producers that both believe to have the lease start one job", async () => {
   await create();
   now = Date.parse(night(0));
