@@ -3,7 +3,7 @@
  * shards) with what is (results, shards in Redis) and acts on the difference; messages only wake it early. It may die
  * at any line: the next one starts from object storage. Redis may be emptied: what is missing there is added again.
  *
- *   jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
+ *   due schedules → jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
  */
 import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
 import type { Logger } from "@capfleet/shared/log";

@@ -116,6 +116,7 @@ export class Scheduler {
 
   async #start(schedule: Schedule, signal: AbortSignal): Promise<void> {
     const { log } = this.#options;
+    signal.throwIfAborted();
     const run = schedule.run!;
     const told = { schedule: schedule.name, due: run.due };
     const at = this.#clock();
