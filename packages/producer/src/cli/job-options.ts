@@ -11,6 +11,9 @@ const PRECISION_HELP =
   "how the model computes; int8, int4: on a CPU; int4: BLIP-2 with OPT " +
   "(default: what workers run it as, or int8 on a CPU and fp16 on a GPU)";
 
+/** Of jobs of a fleet. */
+export const LANE = new Option("--lane <lane>", "share of a busy fleet").choices(["normal", "bulk"]).default("normal");
+
 /** Adds arguments and options; `own` are the command's alone. */
 export function addJobOptions(command: Command, own: readonly Option[]): Command {
   command

@@ -12,11 +12,12 @@ import { change, status, submit, watch } from "./control.ts";
 import { deleteJob } from "./delete.ts";
 import { doctor } from "./doctor.ts";
 import { addInferOptions, type InferCommandOptions, infer } from "./infer.ts";
-import { addJobOptions, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
+import { addJobOptions, LANE, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { keysCreate, keysList, keysRevoke } from "./keys.ts";
 import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
+import { addScheduleCommands } from "./schedule.ts";
 import { type ServeOptions, serve } from "./serve.ts";
 
 const program = new Command("capfleet")
@@ -61,7 +62,7 @@ Examples:
 addJobOptions(
   program.command("submit").description("Hand a job to the fleet that `capfleet serve` looks after, and print its id."),
   [
-    new Option("--lane <lane>", "share of a busy fleet").choices(["normal", "bulk"]).default("normal"),
+    LANE,
     new Option("--wait", "show progress until the job has ended").default(false),
     new Option("--json", "print one JSON object").default(false),
   ],
@@ -213,6 +214,8 @@ keys
   .description("Take a key out of use, within seconds and for good.")
   .argument("<id>", "what `keys list` calls it")
   .action((id: string) => withContext("silent", (context) => keysRevoke(id, context)));
+
+addScheduleCommands(program.command("schedule"), (act) => withContext("silent", act));
 
 program
   .command("doctor")

@@ -65,7 +65,7 @@ export async function runHere(
   );
   const stop = new AbortController();
   const isMine = ({ id }: { id: string }) => id === file.id;
-  const reconciler = new Reconciler({ stores, states, redisUrl: redis.url, log, isMine });
+  const reconciler = new Reconciler({ stores, states, redisUrl: redis.url, log, isMine, scheduler: null });
   const looping = reconciler.run(stop.signal);
   const interrupted = interruption(file.id, display, worker);
   try {

@@ -3,6 +3,7 @@ import { CapfleetError } from "@capfleet/shared/contract";
 import { checkRedis, redisAddress } from "@capfleet/shared/queues";
 import { startApi } from "../api/server.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
+import { Scheduler } from "../schedules/scheduler.ts";
 import { WebhookSender } from "../webhooks/sender.ts";
 import type { Context } from "./context.ts";
 
@@ -30,8 +31,9 @@ export async function serve(options: ServeOptions, context: Context): Promise<vo
   const closed = new Promise((resolve) => {
     stop.signal.addEventListener("abort", () => resolve(api.close()), { once: true });
   });
+  const scheduler = new Scheduler({ ...context, config });
   await Promise.all([
-    new Reconciler({ stores, states, redisUrl, log, isMine }).run(stop.signal),
+    new Reconciler({ stores, states, redisUrl, log, isMine, scheduler }).run(stop.signal),
     new WebhookSender({ ...context, config }).run(stop.signal),
     closed,
   ]);

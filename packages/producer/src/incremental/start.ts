@@ -10,6 +10,7 @@ import {
   CapfleetError,
   type DatasetRoot,
   datasetLayout,
+  type Input,
   type JobFile,
   type JobSpec,
   SCHEMA_VERSION,
@@ -33,7 +34,7 @@ import {
 import type { JobStates } from "../jobs/states.ts";
 import { readSummary } from "../jobs/status.ts";
 import { checkInput } from "../plan/input.ts";
-import { contentOf, readRoot, writeRoot } from "./root.ts";
+import { contentOf, type FoundRoot, readRoot, writeRoot } from "./root.ts";
 
 export type Current = NonNullable<DatasetRoot["current"]>;
 type Claim = NonNullable<DatasetRoot["pending"]>;
@@ -66,20 +67,12 @@ export async function createRun(
   models: readonly Model[],
   stores: Stores,
   states: JobStates,
-  name: string = nameOf(new Date()),
+  name: string = runName(new Date()),
 ): Promise<CreatedJob | NothingNew> {
   const { input, out } = await locate(request, models, stores);
-  if (input.kind !== "prefix") {
-    const message = `--incremental is for a prefix or folder of images; ${input.uri} is another kind of input`;
-    throw new CapfleetError("INVALID_OPTION", message);
-  }
   const root = stores.at(out);
   for (;;) {
-    const found = await readRoot(root);
-    if (!found) await expectEmpty(root);
-    else if (found.root.input !== input.uri) {
-      throw new CapfleetError("OUTPUT_IN_USE", `${out} is the dataset of ${found.root.input}, not of ${input.uri}`);
-    }
+    const found = await findRoot(input, root);
     const { current, pending } = found?.root ?? { current: null, pending: null };
     const plain = specOf(request, input, models);
     const index = current?.fingerprint === contentOf(plain) ? current.index : null;
@@ -117,6 +110,20 @@ export async function createRun(
   }
 }
 
+/** The dataset, where there is one. Throws INVALID_OPTION and OUTPUT_IN_USE: runs of `input` can't make one at `root`. */
+export async function findRoot(input: Input, root: Store): Promise<FoundRoot | null> {
+  if (input.kind !== "prefix") {
+    const message = `--incremental is for a prefix or folder of images; ${input.uri} is another kind of input`;
+    throw new CapfleetError("INVALID_OPTION", message);
+  }
+  const found = await readRoot(root);
+  if (!found) await expectEmpty(root);
+  else if (found.root.input !== input.uri) {
+    throw new CapfleetError("OUTPUT_IN_USE", `${root.uri} is the dataset of ${found.root.input}, not of ${input.uri}`);
+  }
+  return found;
+}
+
 /** The job of a claim that is under way; else whether it has ended, or was never made. */
 async function lookAt(
   { run, job }: Claim,
@@ -145,7 +152,8 @@ async function hasChanged(source: Store, root: Store, { index, entries }: Curren
   return images !== entries;
 }
 
-const nameOf = (time: Date) =>
+/** Of a run that starts, or is due, at a time: UTC, to the second. */
+export const runName = (time: Date) =>
   time
     .toISOString()
     .replace(/\.\d+Z$/, "Z")

@@ -3,7 +3,7 @@
  * shards) with what is (results, shards in Redis) and acts on the difference; messages only wake it early. It may die
  * at any line: the next one starts from object storage. Redis may be emptied: what is missing there is added again.
  *
- *   jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
+ *   due schedules → jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
  */
 import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
 import type { Logger } from "@capfleet/shared/log";
@@ -29,6 +29,7 @@ import type { Stores } from "@capfleet/shared/storage";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { JobStates } from "../jobs/states.ts";
+import type { Scheduler } from "../schedules/scheduler.ts";
 import { endJob } from "./finisher.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
@@ -52,6 +53,8 @@ export interface ReconcilerOptions {
   log: Logger;
   /** Which jobs are this one's to look after. */
   isMine(job: JobState): boolean;
+  /** Null: nothing is scheduled here. */
+  scheduler: Scheduler | null;
 }
 
 /** The shards of one queue that are in Redis, by job. */
@@ -109,6 +112,7 @@ export class Reconciler {
       if (!signal.aborted) await Promise.race([this.#wake.promise, pause(ROUND_MS)]);
     }
     clearInterval(renewing);
+    this.#options.scheduler?.stop();
     for (const tracker of this.#trackers.values()) tracker.stopWorking();
     await this.#lease.release().catch(() => {});
     await Promise.allSettled([...this.#queues.values()].map((queue) => queue.close()));
@@ -127,6 +131,8 @@ export class Reconciler {
     const now = performance.now();
     const look = now >= this.#lookAt;
     if (look) this.#lookAt = now + LOOK_MS;
+    // Not waited for: a start may mean a long listing.
+    if (look) void this.#options.scheduler?.look();
     if (look) await this.#refreshJobs();
     const workers = await liveWorkers(this.#redis);
     const slotsOf = (engines: string) => sum(workers.filter(runs(engines)).map(({ slots }) => slots));
@@ -169,6 +175,7 @@ export class Reconciler {
 
   /** Another producer has the lease: its rounds count, ours would only repeat them. */
   #stepDown(): void {
+    this.#options.scheduler?.stop();
     for (const tracker of this.#trackers.values()) tracker.stopWorking();
     this.#trackers.clear();
     this.#seen.clear();

@@ -138,6 +138,18 @@ export const ERRORS = {
     what: "The job is not in a state in which that can be done.",
     fix: "See `capfleet status <job>`.",
   },
+  SCHEDULE_EXISTS: {
+    scope: "usage",
+    retryable: false,
+    what: "There is a schedule of that name already.",
+    fix: "Choose another name, or delete the schedule first: `capfleet schedule delete <name>`.",
+  },
+  SCHEDULE_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "No schedule of that name.",
+    fix: "`capfleet schedule list` lists them; CAPFLEET_STATE says where they are looked for.",
+  },
 
   // ---- usage, over HTTP and with keys: docs/api.md says which status each has
   REQUEST_INVALID: {

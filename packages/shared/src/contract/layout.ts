@@ -45,6 +45,8 @@ export const stateLayout = {
   key: (id: string) => `keys/${id}.json`,
   /** By a digest of who asked and of the Idempotency-Key. */
   idempotency: (digest: string) => `idempotency/${digest}.json`,
+  schedules: "schedules/",
+  schedule: (name: string) => `schedules/${name}.json`,
   webhooks: "webhooks/",
   webhook: (job: string) => `webhooks/${job}.json`,
   /** Once the job's end has been told; a retry takes it up again. */

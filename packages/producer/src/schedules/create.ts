@@ -1,0 +1,87 @@
+/** Making a schedule: what can be known to be wrong with its jobs is found now, not at night. */
+import { CapfleetError, datasetLayout, SCHEMA_VERSION } from "@capfleet/shared/contract";
+import { bundledFolder, type Fetching, findModel, sourceOf } from "@capfleet/shared/models";
+import { asFolder, normalizeUri, type Store } from "@capfleet/shared/storage";
+import type { Context } from "../cli/context.ts";
+import { findRoot } from "../incremental/start.ts";
+import type { AskedJob } from "../jobs/asked-job.ts";
+import { type JobRequest, locate, specOf } from "../jobs/create.ts";
+import { checkInput, parseInput } from "../plan/input.ts";
+import { checkTiming, type Timing } from "./due.ts";
+import { checkName, type Schedule, Schedules } from "./schedule.ts";
+
+export interface NewSchedule extends Timing {
+  name: string;
+  /** As it was given, to be shown. */
+  command: readonly string[];
+  asked: AskedJob;
+}
+
+/**
+ * Throws INVALID_OPTION, SCHEDULE_EXISTS, OUTPUT_IN_USE, and what submitting the job would throw; nothing exists then.
+ */
+export async function createSchedule(
+  { name, cron, timeZone, command, asked }: NewSchedule,
+  { state, stores, config }: Context,
+  now: number,
+  fetching: Fetching,
+): Promise<Schedule> {
+  checkName(name);
+  checkTiming({ cron, timeZone }, now);
+  const { precision } = asked;
+  const request = anywhere(asked.request);
+  const models = asked.models.map(modelAnywhere);
+  const found = await Promise.all(models.map((model) => findModel(model, precision, state, config, fetching)));
+  const { input, out } = await locate(request, found, stores);
+  const schedules = new Schedules(state);
+  await expectOwn(out, name, schedules);
+  if (request.incremental) await findRoot(input, stores.at(out));
+  else await expectRuns(stores.at(out));
+  await checkInput(specOf(request, input, found), stores);
+  const time = new Date(now).toISOString();
+  const schedule: Schedule = {
+    schema: SCHEMA_VERSION,
+    name,
+    cron,
+    timeZone,
+    created: time,
+    paused: false,
+    command: [...command],
+    job: { request: { ...request, runner: "fleet" }, models, precision },
+    handled: time,
+    asked: null,
+    run: null,
+    runs: [],
+  };
+  await schedules.create(schedule);
+  return schedule;
+}
+
+/** Paths are this process's; the producer's may be others. */
+function anywhere(request: JobRequest): JobRequest {
+  return { ...request, input: parseInput(request.input).uri, output: asFolder(normalizeUri(request.output)) };
+}
+
+function modelAnywhere(given: string): string {
+  const source = sourceOf(given);
+  return source.kind === "folder" && !bundledFolder(given) ? source.folder : given;
+}
+
+/** Runs are told apart by their due times alone. Throws OUTPUT_IN_USE. */
+async function expectOwn(out: string, name: string, schedules: Schedules): Promise<void> {
+  for await (const other of schedules.all()) {
+    if (other.name === name) continue;
+    const { schedule } = await schedules.read(other.name);
+    if (schedule.job.request.output !== out) continue;
+    throw new CapfleetError("OUTPUT_IN_USE", `${out} is the output of the schedule ${other.name}`);
+  }
+}
+
+/** What another schedule has left may go on. Throws OUTPUT_IN_USE. */
+async function expectRuns(out: Store): Promise<void> {
+  for await (const { key } of out.list()) {
+    // A dataset's dataset.json and a job's job.json come before its runs.
+    if (key.startsWith(datasetLayout.runs)) return;
+    throw new CapfleetError("OUTPUT_IN_USE", `${out.uri} is not empty: it holds ${key}`);
+  }
+}
