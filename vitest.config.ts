@@ -12,7 +12,7 @@ export default defineConfig({
         extends: true,
         test: { ...common, name: "unit", include: ["packages/*/test/**/*.test.ts", "test/parity/*.test.ts"] },
       },
-      // Whole processes with clocks of their own: one file at a time, after the others.
+      // Whole processes, which wait for one another more than they compute: after the others, two files at a time as well.
       {
         extends: true,
         test: {
@@ -20,7 +20,6 @@ export default defineConfig({
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
           testTimeout: 180_000,
-          fileParallelism: false,
           sequence: { groupOrder: 1 },
         },
       },
