@@ -2,6 +2,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import ipaddr from "ipaddr.js";
 import * as z from "zod";
 import { CapfleetError } from "./contract/errors.ts";
 
@@ -15,9 +16,8 @@ const list = z
 const folders = list.transform((paths) =>
   paths.map((path) => `${pathToFileURL(resolve(path)).href}/`.replace(/\/+$/, "/")),
 );
-const networks = list.pipe(
-  z.array(z.union([z.cidrv4(), z.cidrv6()], { error: "is not a list of networks such as 10.0.0.0/8" })),
-);
+const isNetwork = (text: string) => ipaddr.IPv4.isValidCIDRFourPartDecimal(text) || ipaddr.IPv6.isValidCIDR(text);
+const networks = list.refine((all) => all.every(isNetwork), "must be networks such as 10.1.0.0/16 and fd00:1::/64");
 const HOST = /^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$/;
 const isHost = (text: string) => HOST.test(text);
 

@@ -18,7 +18,7 @@ import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
 import { addScheduleCommands } from "./schedule.ts";
-import { type ServeOptions, serve } from "./serve.ts";
+import type { ServeOptions } from "./serve.ts";
 
 const program = new Command("capfleet")
   .description("Labels images in bulk with BLIP and BLIP-2, from bucket to bucket.")
@@ -177,7 +177,13 @@ Examples:
   CAPFLEET_REDIS_URL=redis://redis:6379 CAPFLEET_STATE=s3://labels/.capfleet/ capfleet serve
   capfleet serve --host 0.0.0.0`,
   )
-  .action((options: ServeOptions) => withContext("info", (context) => serve(options, context)));
+  .action((options: ServeOptions) =>
+    withContext("info", async (context) => {
+      // The HTTP server is a third of all there is to load: other commands do without it.
+      const { serve } = await import("./serve.ts");
+      await serve(options, context);
+    }),
+  );
 
 const keys = program.command("keys").description("Who may use the API of `capfleet serve`, and for what.");
 keys
