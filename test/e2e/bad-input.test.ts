@@ -214,6 +214,14 @@ describe("surroundings: exit code 1", () => {
   });
 });
 
+test("without a command there is help, and no words of a library", async () => {
+  for (const args of [[], ["schedule"], ["keys"]]) {
+    const { code, stderr } = await capfleet(env, ...args);
+    expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringMatching(/^Usage: capfleet(.|\n)*Examples:/) });
+    expect(stderr).not.toContain("outputHelp");
+  }
+});
+
 test("every command has a help text with an example", async () => {
   const { stdout } = await capfleet(env, "--help");
   const commands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name!).filter((name) => name !== "help");

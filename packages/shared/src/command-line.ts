@@ -75,6 +75,8 @@ function quiet(command: Command): void {
  */
 function endWith(thrown: unknown): never {
   if (thrown instanceof CommanderError && thrown.exitCode === 0) process.exit(0);
+  // No command was given, and the help that says which there are has been printed.
+  if (thrown instanceof CommanderError && thrown.code === "commander.help") process.exit(2);
   const error =
     thrown instanceof CommanderError
       ? new CapfleetError("USAGE", thrown.message.replace(/^error: /, ""))

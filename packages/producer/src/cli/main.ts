@@ -185,7 +185,10 @@ Examples:
     }),
   );
 
-const keys = program.command("keys").description("Who may use the API of `capfleet serve`, and for what.");
+const keys = program
+  .command("keys")
+  .description("Who may use the API of `capfleet serve`, and for what.")
+  .addHelpText("after", "\nExamples:\n  capfleet keys create --name ops --scope admin\n  capfleet keys list");
 keys
   .command("create")
   .description("Make a key and show it, once.")
