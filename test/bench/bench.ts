@@ -4,6 +4,7 @@
  * layers; `datasets` is three suites in one.
  */
 import { parseArgs } from "node:util";
+import { apiFigures } from "./api.ts";
 import { blip2Figures } from "./blip2.ts";
 import { capfiltFigures } from "./capfilt.ts";
 import { planningFigures } from "./datasets-in.ts";
@@ -20,7 +21,7 @@ export interface Figure {
 }
 
 const USAGE = `usage: npm run bench -- SUITE [--json]
-  engine [--model blip|blip2 [--full]]   datasets (datasets-in, datasets-out, capfilt)   infer   pipeline   plan`;
+  engine [--model blip|blip2 [--full]]   datasets (datasets-in, datasets-out, capfilt)   api   infer   pipeline   plan`;
 
 function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
   const options = { json: { type: "boolean" }, model: { type: "string" }, full: { type: "boolean" } } as const;
@@ -33,6 +34,7 @@ function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
         "datasets-out": exportFigures,
         capfilt: capfiltFigures,
         datasets: async () => [...(await planningFigures()), ...(await exportFigures()), ...(await capfiltFigures())],
+        api: apiFigures,
         infer: inferFigures,
         pipeline: pipelineFigures,
         plan: planFigures,

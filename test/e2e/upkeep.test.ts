@@ -99,7 +99,7 @@ test("in a fleet, retry is the producer's and the workers' work", async () => {
 });
 
 test("a job that mostly fails is stopped, says why, and goes on when it is asked to", async () => {
-  const manifest = await missing(40_000);
+  const manifest = await missing(20_000);
   const args = ["run", "caption", manifest, "--out", out, "--shard-size", "100"];
   const { code, stdout, stderr } = await capfleet(env, ...args);
   expect(code).toBe(1);
@@ -107,11 +107,11 @@ test("a job that mostly fails is stopped, says why, and goes on when it is asked
   expect(stdout).toMatch(/^failed: 0 rows labelled/);
   const summary = (await readSummary(store))!;
   expect(summary.rows).toBeGreaterThanOrEqual(1_000);
-  expect(summary.rows).toBeLessThan(40_000);
+  expect(summary.rows).toBeLessThan(20_000);
   expect(await store.stat(layout.success)).toBeNull();
   const again = await capfleet(env, "retry", out, "--max-error-rate", "1");
   expect(again.code).toBe(0);
-  expect((await expectWhole(store, 40_000)).summary.failed).toBe(40_000);
+  expect((await expectWhole(store, 20_000)).summary.failed).toBe(20_000);
 });
 
 test("one with a limit of its own, or fewer than 1,000 rows, is not", async () => {
