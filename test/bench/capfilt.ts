@@ -31,8 +31,8 @@ export async function capfiltFigures(): Promise<Figure[]> {
   await blipCheckpoint(captioner, "BlipForConditionalGeneration", BLIP_BASE);
   await blipCheckpoint(filter, "BlipForImageTextRetrieval", BLIP_BASE);
   const settings: Setting[] = [
-    { name: "demo", captioner: "demo-caption", filter: "demo-itm", images: 8_000 },
-    { name: "BLIP-base", captioner, filter, images: 160 },
+    { name: "demo", captioner: "demo-caption", filter: "demo-itm", images: 4_000 },
+    { name: "BLIP-base", captioner, filter, images: 64 },
   ];
   const producer = fleet.producer();
   const figures: Figure[] = [];
@@ -71,6 +71,7 @@ async function measure(fleet: BenchFleet, { name, captioner, filter, images }: S
   const itm = await run("itm", images, both, "--text-column", "alt", "--model", filter);
   await worker.kill("SIGTERM");
   const two = 1 / (1 / caption + 1 / itm);
+  say(`${name}: ${one.toFixed(2)} against ${two.toFixed(2)} images/s`);
   return [
     { name: `${name}: capfilt, one job`, value: one, unit: "images/s" },
     { name: `${name}: caption, then itm`, value: two, unit: "images/s" },
