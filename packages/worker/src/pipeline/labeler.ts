@@ -33,7 +33,7 @@ const FETCHED_BYTES = 256 * 1024 * 1024;
 const URGENT_BYTES = 64 * 1024 * 1024;
 /** How long a partial batch waits for company while the engine is idle. */
 const BATCH_WAIT_MS = 10;
-/** Batches that fetch and decode may be ahead of inference. */
+/** Batches of each engine that fetch and decode may be ahead of inference. */
 const BATCHES_AHEAD = 4;
 
 /** Takes an image's bytes, which may be used again once it is done with them. */
@@ -77,7 +77,8 @@ export class Labeler {
       this.#urgent.batchers.set(ref.digest, { batcher: new Batcher(host, i, 0, batcher), image });
       largest = Math.max(largest, batch);
     }
-    this.admit = pLimit(largest * BATCHES_AHEAD);
+    // A record that goes through two engines is with the first, with the second, or still being decoded.
+    this.admit = pLimit(largest * BATCHES_AHEAD * host.infos.length);
   }
 
   /** The task's fields of a row. `keep` gets the image's bytes. Throws row errors and shard errors. */
