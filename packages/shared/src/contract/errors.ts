@@ -296,7 +296,7 @@ export const ERRORS = {
     scope: "shard",
     retryable: true,
     what: "The object store refuses access (403), or the file system does (permission denied).",
-    fix: "Grant reading and writing there; on S3: s3:GetObject, s3:PutObject, s3:ListBucket; a bucket whose requester pays needs requesterPays in CAPFLEET_STORES. A job goes on by itself then.",
+    fix: "Grant reading and writing there; on S3: s3:GetObject, s3:PutObject, s3:ListBucket, and s3:DeleteObject on the output; a bucket whose requester pays needs requesterPays in CAPFLEET_STORES. A job goes on by itself then.",
   },
   STORE_CREDENTIALS: {
     scope: "shard",

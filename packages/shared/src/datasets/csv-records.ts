@@ -41,9 +41,9 @@ class Assembly {
 
   add(lines: TextLine[]): CsvRecord[] {
     const records: CsvRecord[] = [];
-    let todo = lines;
-    for (let at = 0; at < todo.length; ) {
-      const line = todo[at]!;
+    let left = lines;
+    for (let at = 0; at < left.length; ) {
+      const line = left[at]!;
       at += 1;
       if (this.#lines.length === 0 && this.#isBlank(line)) continue;
       this.#lines.push(line);
@@ -56,7 +56,7 @@ class Assembly {
         records.push({ fields: problem, first, last: first });
         // Its further lines are looked at again, whether they came just now or with lines before.
         const again = this.#lines.length - 1;
-        if (again > at) todo = this.#lines.slice(1).concat(todo.slice(at));
+        if (again > at) left = this.#lines.slice(1).concat(left.slice(at));
         at = Math.max(0, at - again);
       }
       this.#reset();
