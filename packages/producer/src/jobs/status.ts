@@ -45,7 +45,7 @@ export async function progressOf(state: JobState, store: Store, redis: Redis | n
   return asWanted(live, state.intent);
 }
 
-const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
+export const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
 
 /** The reconciler's last word may be older than what is wanted of the job. */
 function asWanted(live: Progress, intent: Intent): Progress {

@@ -10,9 +10,9 @@ import {
   type Work,
 } from "@capfleet/shared/contract";
 import type { Store } from "@capfleet/shared/storage";
+import { recordRate } from "../estimate/rates.ts";
 import { releaseRun } from "../incremental/publish.ts";
 import { workSoFar } from "../jobs/cost.ts";
-import { recordRate } from "../jobs/rates.ts";
 import type { JobStates } from "../jobs/states.ts";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { writeReport } from "../report/report.ts";
