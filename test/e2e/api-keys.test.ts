@@ -193,6 +193,43 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
     expect(await teams.a!.read.submit(body)).toMatchObject({ status: 403, body: { error: { code: "FORBIDDEN" } } });
   });
 
+  test("schedules and plans: nothing of another team's, not even its name", async () => {
+    const [a, b] = [teams.a!, teams.b!];
+    const job = { task: "caption", input: a.job.input, output: `s3://${bucket}/out/a/nightly/` };
+    const asked = { name: "of-a", cron: "0 2 * * *", job };
+    expect((await b.submit.post("/v1/schedules", asked)).status).toBe(403);
+    expect((await a.read.post("/v1/schedules", asked)).status).toBe(403);
+    expect((await a.submit.post("/v1/schedules", asked)).status).toBe(201);
+    const names = async (client: ApiClient) =>
+      (await client.get<{ schedules: { name: string }[] }>("/v1/schedules")).body.schedules.map(({ name }) => name);
+    expect([await names(a.read), await names(b.submit)]).toEqual([["of-a"], []]);
+    for (const [method, action] of [
+      ["GET", ""],
+      ["DELETE", ""],
+      ...["run", "pause", "resume"].map((name) => ["POST", `/${name}`]),
+    ] as [string, string][]) {
+      const [theirs, none] = await Promise.all(
+        ["of-a", "of-nobody"].map((name) => b.submit.send<AnswerError>(method, `/v1/schedules/${name}${action}`)),
+      );
+      expect(theirs!.status).toBe(404);
+      expect(theirs!.body.error.message.replace("of-a", "of-nobody")).toBe(none!.body.error.message);
+    }
+    expect((await a.submit.send("DELETE", "/v1/schedules/of-a")).status).toBe(204);
+
+    await a.submit.when(a.job.id, "finished");
+    const plan = (client: ApiClient, of: object) => client.post<AnswerError>("/v1/plan", { task: "caption", ...of });
+    expect(await plan(b.submit, { input: a.job.input })).toMatchObject({ status: 403 });
+    expect(await plan(b.submit, { input: b.job.input, workers: 2 })).toMatchObject({ body: { images: 1, workers: 2 } });
+    const planned = await plan(b.read, { images: 1_000 });
+    expect(planned.status).toBe(200);
+    expect(JSON.stringify(planned.body)).not.toContain("job_");
+    expect(await plan(b.read, { images: 1, task: "embed" })).toMatchObject({
+      status: 422,
+      body: { error: { code: "RATE_UNKNOWN" } },
+    });
+    expect((await plan(b.read, { images: 1, input: b.job.input })).status).toBe(400);
+  });
+
   test("each reads and writes below its prefixes, however they are spelt", async () => {
     const [input, output] = [`s3://${bucket}/in/a/`, `s3://${bucket}/out/a/3/`];
     const cases: [string, string][] = [
