@@ -76,7 +76,8 @@ async function noteRate({ file, machines }: JobTracker, work: Work, now: Date, s
   const { seconds, pricedSeconds, cost } = work;
   const rows = work.rows - work.guessed;
   if (rows === 0 || seconds === 0) return;
-  const pricePerHour = pricedSeconds > 0 ? (cost / pricedSeconds) * 3_600 : null;
+  // A mean of equal prices is that price.
+  const pricePerHour = pricedSeconds > 0 ? Number(((cost / pricedSeconds) * 3_600).toPrecision(12)) : null;
   const workerSeconds = (seconds * rows) / work.rows;
   const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds, pricePerHour };
   await recordRate(
