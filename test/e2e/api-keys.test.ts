@@ -22,6 +22,7 @@ let producer: Running;
 let redis: Redis;
 const secrets: string[] = [];
 const WEBHOOK_SECRET = "webhook-secret-5d0e";
+const SCHEDULE_SECRET = "schedule-secret-41bc";
 /** Everything that was said to anybody, except a new key to whoever made it. */
 const said: string[] = [];
 const processes: Running[] = [];
@@ -223,8 +224,9 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
 
   test("schedules and plans: nothing of another team's, not even its name", async () => {
     const [a, b] = [teams.a!, teams.b!];
-    const job = { task: "caption", input: a.job.input, output: `s3://${bucket}/out/a/nightly/` };
-    const asked = { name: "of-a", cron: "0 2 * * *", job };
+    const webhook = { url: "https://hooks.invalid/", secret: SCHEDULE_SECRET };
+    const job = { task: "caption", input: a.job.input, output: `s3://${bucket}/out/a/nightly/`, webhook };
+    const asked = { name: "of-a", cron: "0 2 29 2 *", job };
     expect((await b.submit.post("/v1/schedules", asked)).status).toBe(403);
     expect((await a.read.post("/v1/schedules", asked)).status).toBe(403);
     expect((await a.submit.post("/v1/schedules", asked)).status).toBe(201);
@@ -242,7 +244,9 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
       expect(theirs!.status).toBe(404);
       expect(theirs!.body.error.message.replace("of-a", "of-nobody")).toBe(none!.body.error.message);
     }
-    expect((await a.submit.send("DELETE", "/v1/schedules/of-a")).status).toBe(204);
+    expect(JSON.parse((await command("schedule", "show", "of-a", "--json")).stdout).job.webhook).toEqual({
+      url: webhook.url,
+    });
 
     await a.submit.when(a.job.id, "finished");
     const plan = (client: ApiClient, of: object) => client.post<AnswerError>("/v1/plan", { task: "caption", ...of });
@@ -395,6 +399,7 @@ test("no secret is in any log or answer, in what commands print, in Redis, or in
     expect(found, secret).toEqual([]);
   }
   if ("skipped" in found) return;
-  const own = places.filter(([, text]) => text.includes(WEBHOOK_SECRET)).map(([place]) => place);
-  expect(own).toEqual([expect.stringMatching(/^state\/webhooks(-told)?\/job_\w+\.json$/)]);
+  const holds = (secret: string) => places.filter(([, text]) => text.includes(secret)).map(([place]) => place);
+  expect(holds(WEBHOOK_SECRET)).toEqual([expect.stringMatching(/^state\/webhooks(-told)?\/job_\w+\.json$/)]);
+  expect(holds(SCHEDULE_SECRET)).toEqual(["state/schedules/of-a.json"]);
 });
