@@ -5,6 +5,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import ipaddr from "ipaddr.js";
 import * as z from "zod";
 import { CapfleetError } from "./contract/errors.ts";
+import { parseFaults } from "./faults.ts";
 
 const count = (max: number) => z.coerce.number().int().min(1).max(max);
 
@@ -87,6 +88,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     const issue = parsed.error.issues[0]!;
     throw new CapfleetError("INVALID_CONFIG", `${issue.path.join(".")}: ${issue.message}`);
   }
+  // Refused here, at the start, and not at the first point that a process passes.
+  parseFaults(set.CAPFLEET_FAULTS ?? "");
   const settings = parsed.data;
   const home = homedir();
   const dataHome = set.XDG_DATA_HOME ?? join(home, ".local", "share");

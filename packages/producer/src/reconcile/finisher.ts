@@ -7,6 +7,7 @@ import {
   SCHEMA_VERSION,
   type Summary,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import { releaseRun } from "../incremental/publish.ts";
 import type { JobStates } from "../jobs/states.ts";
 import { readPlan, readPlanned } from "../plan/planner.ts";
@@ -22,13 +23,15 @@ export async function endJob(
   reason: Reason | null,
   states: JobStates,
 ): Promise<void> {
-  const { store, file, tally, stores } = tracker;
+  const { store, file, tally, stores, id } = tracker;
+  faultPoint("finisher.begun", id);
   await tally.rollUp(true);
   // A producer that has just taken the job up may not have looked yet.
   const plan = tracker.plan ?? (await readPlan(store));
   const now = new Date();
   const { rows, failed, warned, errors, pairs, files } = tally.sums;
   if (file.spec.format !== "jsonl") await sweepData(store, files ?? 0);
+  faultPoint("finisher.swept", id);
   const summary: Summary = {
     schema: SCHEMA_VERSION,
     id: file.id,
@@ -51,10 +54,15 @@ export async function endJob(
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
+  faultPoint("finisher.summary.written", id);
   if (pairs) await writeReport(file, pairs, store, stores);
+  faultPoint("finisher.report.written", id);
   if (ended === "finished") await store.put(layout.success, "");
-  tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
+  faultPoint("finisher.success.written", id);
+  tracker.state = await states.update(id, (state) => ({ ...state, ended, reason }));
+  faultPoint("finisher.state.written", id);
   if (file.spec.input.since) await releaseRun(file, stores);
+  faultPoint("finisher.released", id);
 }
 
 function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {

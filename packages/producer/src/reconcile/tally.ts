@@ -18,6 +18,7 @@ import {
   type Sums,
   sumRows,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store } from "@capfleet/shared/storage";
 import pLimit from "p-limit";
 
@@ -104,6 +105,7 @@ export class Tally {
       for (let shard = from; shard < from + shards; shard++) sums = addSums(sums, this.#shards.get(shard)!);
       const rollup: Rollup = { from, shards, retries: this.#retries, ...sums };
       await this.#store.put(layout.rollup(from / ROLLUP_SHARDS), JSON.stringify(rollup));
+      faultPoint("reconciler.rollup.written");
       for (let shard = from; shard < from + shards; shard++) this.#shards.delete(shard);
       this.#rolledUp += shards;
     }

@@ -6,6 +6,7 @@
  * once. A worker that dies stops renewing its lock, and the shard is back after `LOCK_MS` and one stalled check.
  */
 import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import { sendReport, servedSets, type WorkPayload, workPayloadSchema, workQueue } from "@capfleet/shared/queues";
 import type { Job } from "bullmq";
@@ -65,6 +66,7 @@ export class Consumer {
     const progress: InFlight = { job: jobId, shard, out, retries, rows: 0, failed: 0 };
     this.inFlight.set(id, progress);
     try {
+      faultPoint("worker.shard.taken", shard);
       this.#listener.signal.throwIfAborted();
       if (job.stalledCounter >= MAX_STALLED) {
         throw new CapfleetError("WORKER_LOST", `shard ${shard} has taken ${job.stalledCounter} workers down`);
@@ -72,6 +74,7 @@ export class Consumer {
       const result = await runShard(progress, this.#context, this.#listener.signal);
       this.#log.debug({ job: jobId, shard, outcome: result.outcome }, "shard");
       if (result.outcome === "committed") await sendReport(this.#redis, jobId, { ...result, shard });
+      faultPoint("worker.report.after", shard);
     } catch (thrown) {
       if (thrown instanceof Stopping) throw thrown;
       const { code, message, stack } = asCapfleetError(thrown);
