@@ -35,6 +35,10 @@ const settingsSchema = z.object({
   CAPFLEET_MAX_IMAGE_BYTES: count(2 ** 31 - 1).default(64 * 1024 * 1024),
   /** Largest image that is decoded, in pixels; the default is PIL's decompression-bomb limit. */
   CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
+  /** What decoding one image may take, in seconds. */
+  CAPFLEET_MAX_DECODE_SECONDS: count(3_600).default(120),
+  /** What one record may take where it is labelled in a process of its own, in seconds. */
+  CAPFLEET_MAX_RECORD_SECONDS: count(86_400).default(300),
   /** The web servers that https:// images may come from: `*` (all that are public), names, and `*.name`. */
   CAPFLEET_HTTPS_HOSTS: list
     .transform((hosts) => hosts.map((host) => host.toLowerCase()))
@@ -62,6 +66,8 @@ export interface Config {
   engines: string | null;
   maxImageBytes: number;
   maxImagePixels: number;
+  maxDecodeSeconds: number;
+  maxRecordSeconds: number;
   httpsHosts: string[];
   httpsNetworks: string[];
   graceSeconds: number;
@@ -101,6 +107,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     engines: settings.CAPFLEET_ENGINES ?? null,
     maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
     maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
+    maxDecodeSeconds: settings.CAPFLEET_MAX_DECODE_SECONDS,
+    maxRecordSeconds: settings.CAPFLEET_MAX_RECORD_SECONDS,
     httpsHosts: settings.CAPFLEET_HTTPS_HOSTS,
     httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,

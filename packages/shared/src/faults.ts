@@ -16,7 +16,7 @@
  * CAPFLEET_FAULTS_ONCE is a folder in which a fault leaves a file as it strikes; one that has its file there does not strike
  * again, in no process.
  */
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { CapfleetError } from "./contract/errors.ts";
@@ -95,7 +95,7 @@ const SIGNALS = { kill: "SIGKILL", abort: "SIGABRT", stop: "SIGSTOP" } as const;
 
 function strike({ action, point, text }: Fault): void {
   if (action === "error") throw new CapfleetError("STORE_UNAVAILABLE", `fault point ${text}`);
-  process.stderr.write(`fault point ${point}: ${action}\n`);
+  writeSync(2, `fault point ${point}: ${action}\n`);
   process.kill(process.pid, SIGNALS[action]);
   // The signal is the main thread's: another one must not get any further until it has come.
   if (!isMainThread) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LONGEST_MS);

@@ -332,7 +332,7 @@ export class Reconciler {
   async #forget(id: string): Promise<void> {
     this.#options.log.info({ job: id, ended: this.#trackers.get(id)?.state.ended }, "job ended");
     this.#trackers.delete(id);
-    await this.#redis.del(keys.reports(id));
+    await this.#redis.del(keys.reports(id), keys.deaths(id));
   }
 
   #engineSets(): Set<string> {

@@ -80,7 +80,7 @@ export class InferConsumer {
     const stopping = this.#listener.signal;
     const signal = AbortSignal.any([stopping, late]);
     try {
-      if (stalled >= MAX_STALLED) throw new CapfleetError("WORKER_LOST", `the request took ${stalled} workers down`);
+      if (stalled >= MAX_STALLED) throw new CapfleetError("WORKER_CRASHED", `the request took ${stalled} workers down`);
       const { record, ...spec } = request;
       const row = await orAborted(this.#labeler.labelNow(record, { spec }, image, signal), signal);
       return inferAnswerSchema.parse({ row });

@@ -43,6 +43,7 @@ export type Keep = (bytes: Buffer) => Promise<void>;
 export interface Limits {
   maxImageBytes: number;
   maxImagePixels: number;
+  maxDecodeSeconds: number;
 }
 
 /** What of a job it takes to label a record. */
@@ -148,13 +149,13 @@ export class Labeler {
     lane: Lane,
     keep?: Keep,
   ): Promise<Uint8Array[]> {
-    const { maxImagePixels: maxPixels } = this.#limits;
+    const { maxImagePixels: maxPixels, maxDecodeSeconds: maxSeconds } = this.#limits;
     faultPoint("worker.image.fetched", id);
     const kept = keep?.(bytes);
     const different = new Map(sizes.map((size) => [`${size.width} ${size.height}`, size]));
     const decoding = lane.decoding(() => {
       faultPoint("worker.decode", id);
-      return decodeAll(bytes, [...different.values()], { maxPixels });
+      return decodeAll(bytes, [...different.values()], { maxPixels, maxSeconds });
     });
     const [decoded] = await Promise.all([decoding, kept]).finally(release);
     faultPoint("worker.image.decoded", id);
