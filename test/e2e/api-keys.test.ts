@@ -372,7 +372,11 @@ test("keys are listed without what makes them keys", async () => {
 });
 
 test("no secret is in any log or answer, in what commands print, in Redis, or in object storage but for its own place", async () => {
-  for (const args of [["status"], ["status", "--json"], ["doctor", "s3://elsewhere/"]]) await command(...args);
+  for (const args of [
+    ["status", "--json"],
+    ["doctor", "s3://elsewhere/"],
+  ])
+    await command(...args);
   const logs = processes.map(({ stdout, stderr }) => stdout + stderr);
   expect(logs[0]).toContain('"route":"/v1/jobs"');
   expect(logs[1]).toContain('"msg":"ready"');

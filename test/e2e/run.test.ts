@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { command } from "../support/command.ts";
 import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
 import { expectWhole, readRows } from "../support/rows.ts";
 
@@ -107,14 +108,14 @@ describe("a folder", () => {
 });
 
 test("plan: from what jobs have measured, or not at all", async () => {
-  const planned = await capfleet(env, "plan", join(DEMO, "samples.jsonl"), "--workers", "2", "--json");
+  const planned = await command(env, "plan", join(DEMO, "samples.jsonl"), "--workers", "2", "--json");
   expect(planned).toMatchObject({ code: 0, stderr: "" });
   const { ratePerWorker: rate, cost, seconds, assumed, ...rest } = JSON.parse(planned.stdout);
   expect(rest).toMatchObject({ images: 24, workers: 2, pricePerHour: 3_600 });
   expect(seconds).toBeCloseTo(24 / rate / 2);
   expect(cost).toBeCloseTo(24 / rate);
   expect(assumed.join("\n")).toMatch(/29 rows \(2 jobs, the last job_\w+, .*\) on cpu/);
-  const given = await capfleet(env, "plan", "--images", "7200", "--rate", "2", "--price", "0.5");
+  const given = await command(env, "plan", "--images", "7200", "--rate", "2", "--price", "0.5");
   expect(given.stdout).toMatch(
     /^7,200 images: about 1 h 0 min on 1 worker\n.*2 images.*\n.*about 0\.5, 0\.069 per 1,000\n/,
   );
@@ -122,7 +123,7 @@ test("plan: from what jobs have measured, or not at all", async () => {
     ["RATE_UNKNOWN", "--images", "1", "--model", "nobody/has-run-it"],
     ["INVALID_OPTION", at("nowhere"), "--images", "1"],
   ] as const) {
-    const refused = await capfleet(env, "plan", ...args);
+    const refused = await command(env, "plan", ...args);
     expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(`^${code}: `) });
   }
 });

@@ -13,7 +13,7 @@ const callSchema = z.object({
   /** The same for every attempt, whoever makes it. */
   id: z.string(),
   type: z.enum(EVENTS),
-  /** As it was when the event was seen. */
+  /** As it was when the event was seen; an older version knew no cost. */
   job: jobSchema.extend({ cost: jobSchema.shape.cost.default(null) }),
   created: z.iso.datetime(),
   attempts: z.int(),
