@@ -22,6 +22,7 @@ interface AlertRules {
 }
 
 interface Compose {
+  name: string;
   services: Record<string, Service>;
 }
 interface Service {
@@ -53,11 +54,10 @@ describe.each(DOCKERFILES)("%s", (name) => {
     const catalog = parse(await readFile(join(REPO, "pnpm-workspace.yaml"), "utf8")).catalog as Record<string, string>;
     expect(text).toContain(`ARG NODE_IMAGE=node:${catalog.node}-bookworm-slim\n`);
     expect(text).toMatch(/pnpm install --prod --frozen-lockfile /);
-    const last = text
-      .split(/^FROM /m)
-      .slice(1)
-      .filter((stage) => stage.includes("ENTRYPOINT"));
-    for (const stage of last) expect(stage).toMatch(/^USER 1000:1000$/m);
+    const started = /^RUN ln -s \/app\/(\S+)/m.exec(text)![1]!;
+    expect((await stat(join(REPO, started))).mode & 0o111).toBe(0o111);
+    const stages = text.split(/^FROM /m).filter((stage) => stage.includes("ENTRYPOINT"));
+    for (const stage of stages) expect(stage).toMatch(/^USER 1000:1000$/m);
   });
 
   test("copies what .dockerignore lets through", async () => {
@@ -136,9 +136,13 @@ describe("the CUDA provider's script", () => {
 
 describe("compose", () => {
   test("is a Compose file, and opens nothing but two ports, to this machine alone", async () => {
-    const file = parse(await infraFile("compose/compose.yaml"), { merge: true }) as Compose;
-    // It names its draft by a URL that is not the draft's, and itself by an older draft's word.
-    const { $schema: _, id: __, ...schema } = composeSchema;
+    // The schema is older than `name`.
+    const { name, ...file } = parse(await infraFile("compose/compose.yaml"), { merge: true }) as Compose;
+    expect(name).toBe("capfleet");
+    // It names its draft by a URL that is not the draft's, and its parts by an older draft's word.
+    const old = (key: string, value: unknown) => key === "$schema" || (key === "id" && typeof value === "string");
+    const text = JSON.stringify(composeSchema, (key, value) => (old(key, value) ? undefined : value));
+    const schema = JSON.parse(text) as object;
     const check = new Ajv2019({ strict: false, validateFormats: false }).compile(schema);
     expect(check(file), JSON.stringify(check.errors)).toBe(true);
     expect(Object.values(file.services).flatMap(({ ports = [] }) => ports)).toEqual([
