@@ -6,6 +6,7 @@
  *   due schedules → jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
  */
 import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
   connectRedis,
@@ -31,6 +32,7 @@ import type { Redis } from "ioredis";
 import type { JobStates } from "../jobs/states.ts";
 import type { Scheduler } from "../schedules/scheduler.ts";
 import { endJob } from "./finisher.ts";
+import { Lately } from "./lately.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
 import { DeficitRoundRobin } from "./window.ts";
@@ -76,6 +78,8 @@ export class Reconciler {
   readonly #progress = new Map<string, Progress>();
   readonly #rows = { labelled: 0, failed: 0 };
   readonly #ended: FleetFigures["jobs"] = {};
+  /** By the engines that the work needs. */
+  readonly #lately = new Map<string, Lately>();
   #lookAt = 0;
   #wake = Promise.withResolvers<void>();
 
@@ -128,6 +132,7 @@ export class Reconciler {
 
   async #round(): Promise<void> {
     if (!(await this.#lease.hold())) return this.#stepDown();
+    faultPoint("reconciler.leased");
     const now = performance.now();
     const look = now >= this.#lookAt;
     if (look) this.#lookAt = now + LOOK_MS;
@@ -158,7 +163,10 @@ export class Reconciler {
   #figures(outstanding: ReadonlyMap<string, Outstanding>, roundMs: number): FleetFigures {
     const jobs: FleetFigures["jobs"] = { ...this.#ended };
     const backlog = new Map(
-      [...outstanding].map(([engines, { count }]) => [engines, { jobs: 0, records: 0, shards: count }]),
+      [...outstanding].map(([engines, { count }]) => {
+        const { rows = 0, workerSeconds = 0 } = this.#lately.get(engines) ?? {};
+        return [engines, { jobs: 0, records: 0, shards: count, rows, workerSeconds }];
+      }),
     );
     for (const { id, engines, planned, state } of this.#trackers.values()) {
       if (state.ended) this.#ended[state.ended] = (this.#ended[state.ended] ?? 0) + 1;
@@ -216,8 +224,9 @@ export class Reconciler {
     const now = performance.now();
     for (;;) {
       const reports = await takeReports(this.#redis, tracker.id);
+      if (reports.length > 0) faultPoint("reconciler.reports.taken", tracker.id);
       tracker.absorb(reports, now);
-      this.#count(reports);
+      this.#count(tracker.engines, reports);
       if (reports.length === 0) break;
     }
     if (look) await tracker.tally.look();
@@ -250,18 +259,25 @@ export class Reconciler {
     await endJob(tracker, ended, tracker.fatal, this.#options.states);
   }
 
-  #count(reports: readonly Report[]): void {
+  #count(engines: string, reports: readonly Report[]): void {
+    const lately = this.#lately.get(engines) ?? new Lately();
+    this.#lately.set(engines, lately);
     for (const report of reports) {
       if (report.outcome !== "committed") continue;
       this.#rows.labelled += report.sums.rows - report.sums.failed;
       this.#rows.failed += report.sums.failed;
+      if (report.work) lately.add(report.work);
     }
   }
 
   /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */
   async #withdraw(tracker: JobTracker, here: Outstanding): Promise<void> {
     const queue = this.#queue(tracker.engines);
-    for (const { id, job } of here.waiting) if (job === tracker.id) await queue.remove(id);
+    for (const { id, job } of here.waiting) {
+      if (job !== tracker.id) continue;
+      await queue.remove(id);
+      faultPoint("reconciler.withdrawn", tracker.id);
+    }
   }
 
   /** Hands out shards until the queue's window is full: twice what the live workers have slots for. */
@@ -290,7 +306,11 @@ export class Reconciler {
         });
       }
     }
-    for (let at = 0; at < work.length; at += BULK) await this.#queue(engines).addBulk(work.slice(at, at + BULK));
+    if (work.length > 0) faultPoint("reconciler.fill.before");
+    for (let at = 0; at < work.length; at += BULK) {
+      await this.#queue(engines).addBulk(work.slice(at, at + BULK));
+      faultPoint("reconciler.fill.after");
+    }
   }
 
   async #outstanding(engines: string): Promise<Outstanding> {
@@ -321,7 +341,7 @@ export class Reconciler {
   async #forget(id: string): Promise<void> {
     this.#options.log.info({ job: id, ended: this.#trackers.get(id)?.state.ended }, "job ended");
     this.#trackers.delete(id);
-    await this.#redis.del(keys.reports(id));
+    await this.#redis.del(keys.reports(id), keys.deaths(id));
   }
 
   #engineSets(): Set<string> {

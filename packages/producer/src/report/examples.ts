@@ -20,6 +20,8 @@ const PER_KIND = 12;
 const RESULTS_READ = 20;
 const THUMBNAIL = 160;
 const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
+/** It was decoded before, for its label; here it holds up the end of a job. */
+const DECODE_SECONDS = 20;
 
 /** From the job's first results. */
 export async function findExamples(store: Store, stores: Stores): Promise<Map<Kind, Example[]>> {
@@ -57,8 +59,10 @@ async function thumbnail(record: InputRecord, stores: Stores): Promise<string | 
     if ((size ?? 0) > MAX_IMAGE_BYTES) return null;
     const bytes = Buffer.concat(await Array.fromAsync(body));
     // Only where there are pictures: it takes every command a tenth of a second to load.
-    const { default: sharp } = await import("sharp");
-    const picture = sharp(bytes, { autoOrient: true }).flatten({ background: "#ffffff" });
+    const { default: sharp } = await import("@capfleet/shared/libvips");
+    const picture = sharp(bytes, { autoOrient: true })
+      .timeout({ seconds: DECODE_SECONDS })
+      .flatten({ background: "#ffffff" });
     const jpeg = await picture.resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 75 }).toBuffer();
     return `data:image/jpeg;base64,${jpeg.toString("base64")}`;
   } catch {

@@ -6,23 +6,22 @@ import { bytesOf, closedEarly, names, withStrayBytes } from "./fixture.ts";
 
 const opened = vi.hoisted(() => ({ inputs: [] as unknown[] }));
 /** The real one, which notes what it is given. */
-vi.mock("../../src/pixels/libvips.ts", async (original) => {
-  const { default: sharp } = await original<typeof import("../../src/pixels/libvips.ts")>();
+vi.mock("@capfleet/shared/libvips", async (original) => {
+  const { default: sharp } = await original<typeof import("@capfleet/shared/libvips")>();
   const apply = (target: typeof sharp, self: unknown, args: unknown[]) => {
     opened.inputs.push(args[0]);
     return Reflect.apply(target, self, args);
   };
   return { default: new Proxy(sharp, { apply }) };
 });
-const { default: sharp } =
-  await vi.importActual<typeof import("../../src/pixels/libvips.ts")>("../../src/pixels/libvips.ts");
+const { default: sharp } = await vi.importActual<typeof import("@capfleet/shared/libvips")>("@capfleet/shared/libvips");
 
 beforeEach(() => {
   opened.inputs = [];
 });
 
 const square = (side: number): Size => ({ width: side, height: side });
-const limits = { maxPixels: 2 ** 26 };
+const limits = { maxPixels: 2 ** 26, maxSeconds: 120 };
 
 /** How often the file was opened: once for its header, once more each time that it was decoded. */
 async function decodes(bytes: Buffer, sizes: Size[]): Promise<number> {
