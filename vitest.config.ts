@@ -19,7 +19,7 @@ export default defineConfig({
         test: {
           ...common,
           name: "e2e",
-          include: ["test/e2e/**/*.test.ts"],
+          include: ["test/e2e/**/*.test.ts", "test/infra/*.test.ts"],
           testTimeout: 180_000,
           sequence: { groupOrder: 1 },
         },
