@@ -13,6 +13,7 @@ import { checkRedis } from "@capfleet/shared/queues";
 import { Stores } from "@capfleet/shared/storage";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import type { JobView } from "../../packages/producer/src/api/schemas.ts";
 import { findServer } from "../../packages/producer/src/local/redis.ts";
 import { serving } from "../support/api.ts";
 import { capfleet, DEMO, freePort, Sandbox, until } from "../support/processes.ts";
@@ -58,7 +59,8 @@ test("it plans, labels, answers and deletes", async () => {
   const out = `${labels}all/`;
   const asked = { task: "caption", input: `${photos}list.jsonl`, output: out, format: "webdataset" };
   const { body: job } = await api.submit(asked);
-  await api.when(job.id, "finished");
+  const state = async () => (await api.get<JobView>(`/v1/jobs/${job.id}`)).body.state;
+  await until("the job to end", async () => (await state()) === "finished", 150);
   const rows = await readRows(owner().at(out));
   // A bucket whose listing is forbidden says 403 for what is missing: a job would wait for ever.
   expect(rows.map(({ error }) => error?.code)).toEqual([...Array(IMAGES).fill(undefined), "IMAGE_NOT_FOUND"]);
