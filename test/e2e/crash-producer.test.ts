@@ -5,7 +5,7 @@
 import { datasetLayout, layout } from "@capfleet/shared/contract";
 import { readIndex } from "@capfleet/shared/datasets";
 import { findModel } from "@capfleet/shared/models";
-import { connectRedis, keys, takeReports, workQueue } from "@capfleet/shared/queues";
+import { connectRedis, keys, redisPrefix, takeReports, workQueue } from "@capfleet/shared/queues";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -64,7 +64,7 @@ test("killed as it withdraws the shards of a job that is paused: the others are 
   const options = { out: sandbox.path("paused"), shardSize: 1 };
   const { request } = askedJob("caption", sandbox.path("in"), options, "fleet");
   const { file, out } = await createJob(request, [model], stores, states);
-  const queue = new Queue(workQueue(model.ref.digest), { connection: redis });
+  const queue = new Queue(workQueue(model.ref.digest), { connection: redis, prefix: redisPrefix() });
   const serve = serveDyingAt("reconciler.withdrawn");
   await until("the shards to be handed out", async () => (await queue.getWaitingCount()) === 3);
   await states.want(file.id, "paused");

@@ -7,7 +7,7 @@ import { writeFile } from "node:fs/promises";
 import { type JobFile, layout } from "@capfleet/shared/contract";
 import type { FaultPoint } from "@capfleet/shared/faults";
 import { findModel, type Model } from "@capfleet/shared/models";
-import { beat, connectRedis, HEARTBEAT_MS, keys, workQueue } from "@capfleet/shared/queues";
+import { beat, connectRedis, HEARTBEAT_MS, keys, redisPrefix, workQueue } from "@capfleet/shared/queues";
 import type { Store } from "@capfleet/shared/storage";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
@@ -91,7 +91,7 @@ async function expectGood(out: Store, file: JobFile, shards: number): Promise<vo
   );
   expect(await orphans(out, rows)).toEqual([]);
   await until("the last shard to leave Redis", async () => (await leftovers(redis, file.id)).length === 0);
-  const queue = new Queue(workQueue(file.spec.engines[0]!.digest), { connection: redis });
+  const queue = new Queue(workQueue(file.spec.engines[0]!.digest), { connection: redis, prefix: redisPrefix() });
   const counts = await queue.getJobCounts("wait", "active", "delayed", "failed", "completed", "prioritized");
   expect(Object.values(counts).every((count) => count === 0)).toBe(true);
   await queue.close();

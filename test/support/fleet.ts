@@ -52,10 +52,10 @@ export async function pictures(folder: string, count: number): Promise<Map<strin
 
 /** Waits until a process dies at a point; returns what it was about. */
 export async function diesAt(point: FaultPoint, running: Running): Promise<string> {
-  await until(
-    `a process to die at ${point}`,
-    () => running.child.exitCode !== null || running.child.signalCode !== null,
-  );
+  const { child } = running;
+  const isDead = () => child.exitCode !== null || child.signalCode !== null;
+  // One that lives on must not get into the way of the next test.
+  await until(`a process to die at ${point}`, isDead, 120).finally(() => running.kill("SIGKILL"));
   // The last line is its own: before it may be those of an isolated process.
   const [, name, about] = [...running.stderr.matchAll(/^fault point (\S+) \((.*)\): kill$/gm)].at(-1) ?? [];
   if (name !== point)
