@@ -17,7 +17,7 @@ import { createJob } from "../../packages/producer/src/jobs/create.ts";
 import { createSchedule } from "../../packages/producer/src/schedules/create.ts";
 import { ask } from "../../packages/producer/src/schedules/run.ts";
 import { Schedules } from "../../packages/producer/src/schedules/schedule.ts";
-import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/fleet.ts";
+import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/crashes.ts";
 import { Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 

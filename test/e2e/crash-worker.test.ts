@@ -18,7 +18,7 @@ import { inferRequestOf } from "../../packages/producer/src/infer/request.ts";
 import { askedJob } from "../../packages/producer/src/jobs/asked-job.ts";
 import { createJob } from "../../packages/producer/src/jobs/create.ts";
 import { backends } from "../../packages/shared/test/storage/backends.ts";
-import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/fleet.ts";
+import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/crashes.ts";
 import { Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 

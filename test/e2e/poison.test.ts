@@ -3,7 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { orphans } from "../support/fleet.ts";
+import { orphans } from "../support/crashes.ts";
 import { capfleet, DEMO, Sandbox } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 
