@@ -23,8 +23,10 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   HOST_FORBIDDEN: 403,
   ROUTE_NOT_FOUND: 404,
   JOB_NOT_FOUND: 404,
+  SCHEDULE_NOT_FOUND: 404,
   METHOD_NOT_ALLOWED: 405,
   JOB_STATE: 409,
+  SCHEDULE_EXISTS: 409,
   OUTPUT_IN_USE: 409,
   DATASET_BUSY: 409,
   SOURCE_CHANGED: 409,
@@ -38,6 +40,8 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   MODEL_NOT_FOUND: 422,
   TASK_UNSUPPORTED: 422,
   WEBHOOK_FORBIDDEN: 422,
+  RATE_UNKNOWN: 422,
+  COUNT_TIMEOUT: 422,
   IDEMPOTENCY_CONFLICT: 422,
   RATE_LIMITED: 429,
   IMAGE_TOO_LARGE: 413,
@@ -48,7 +52,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 };
 const SCOPE_STATUS = { usage: 400, row: 422, shard: 503, system: 500 } as const;
 
-const SUBMISSIONS = ["/v1/jobs", "/v1/infer"];
+const SUBMISSIONS = ["/v1/jobs", "/v1/infer", "/v1/plan", "/v1/schedules"];
 /** A submission names the bucket: that it does not exist, or is closed to capfleet, is the request's fault. */
 const SUBMITTED: Partial<Record<ErrorCode, number>> = {
   STORE_BUCKET_NOT_FOUND: 422,
@@ -102,9 +106,12 @@ export function asApiError(thrown: unknown): CapfleetError {
   );
 }
 
+const OTHER_NAMES: Record<string, string> = { out: "output", tz: "time_zone" };
+
 /** Rules are shared with the command line, and speak of its options; here, they are fields. */
 function asFields(error: CapfleetError): CapfleetError {
   if (error.code !== "INVALID_OPTION") return error;
-  const message = error.message.replace(/--([a-z]+(?:-[a-z]+)*)/g, (_, name: string) => name.replaceAll("-", "_"));
+  const fieldOf = (_: string, name: string) => OTHER_NAMES[name] ?? name.replaceAll("-", "_");
+  const message = error.message.replace(/--([a-z]+(?:-[a-z]+)*)/g, fieldOf);
   return new CapfleetError(error.code, message);
 }

@@ -22,7 +22,9 @@ import { fleetRoutes } from "./routes/fleet.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { inferRoutes } from "./routes/infer.ts";
 import { jobRoutes } from "./routes/jobs.ts";
+import { planRoutes } from "./routes/plan.ts";
 import { resultRoutes } from "./routes/results.ts";
+import { scheduleRoutes } from "./routes/schedules.ts";
 import { JobViews } from "./views.ts";
 
 const BODY_BYTES = 1024 * 1024;
@@ -96,6 +98,8 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   jobRoutes(server, api);
   resultRoutes(server, api);
   inferRoutes(server, api);
+  planRoutes(server, api);
+  scheduleRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);
   refuseOtherMethods(server, paths);

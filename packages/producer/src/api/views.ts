@@ -84,7 +84,7 @@ export class JobViews {
 }
 
 function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView {
-  const { planned, total, done, committed, failed, rate, etaSeconds, waiting, reason } = progress;
+  const { planned, total, done, committed, failed, rate, etaSeconds, cost, waiting, reason } = progress;
   return {
     id: state.id,
     state: progress.state,
@@ -98,6 +98,13 @@ function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView
     counts: { planned, total, done, committed, failed },
     rate,
     eta_seconds: etaSeconds,
+    cost: cost && {
+      worker_seconds: cost.workerSeconds,
+      spent: cost.spent,
+      per_1000: cost.per1000,
+      estimated: cost.estimated,
+      is_estimate: cost.isEstimate,
+    },
     waiting,
     reason,
   };

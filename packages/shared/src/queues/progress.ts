@@ -1,6 +1,7 @@
 /** A job's live figures, as the reconciler last saw them. Kept in Redis for `status` and `watch`, for a minute. */
 import type { Redis } from "ioredis";
 import * as z from "zod";
+import { costSchema } from "../contract/work.ts";
 import { keys } from "./names.ts";
 
 export const JOB_STATES = ["planning", "running", "paused", "blocked", "cancelled", "finished", "failed"] as const;
@@ -17,6 +18,8 @@ export const progressSchema = z.object({
   /** Rows per second over the last half minute; null before there is one. */
   rate: z.number().nullable(),
   etaSeconds: z.number().nullable(),
+  /** Null before anything is measured. */
+  cost: costSchema.nullable().default(null),
   /** Why nothing moves, where nothing does. */
   waiting: z.string().nullable(),
   /** The shard error that the job keeps meeting. */

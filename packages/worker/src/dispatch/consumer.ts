@@ -6,7 +6,7 @@
  * once. A worker that dies stops renewing its lock, and the shard is back after `LOCK_MS` and one stalled check. One that has
  * twice taken its worker down is done in a process of its own (isolation/), which may die instead.
  */
-import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { asCapfleetError, CapfleetError, type EngineRef, type Timed } from "@capfleet/shared/contract";
 import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
@@ -24,6 +24,7 @@ import type { Redis } from "ioredis";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { Isolation } from "../isolation/isolation.ts";
 import { type InFlight, runShard, type ShardContext, type ShardOutcome } from "../pipeline/shard.ts";
+import { WorkClock } from "./clock.ts";
 import { Listener } from "./listener.ts";
 import { orAborted, Stopping } from "./stopping.ts";
 
@@ -34,6 +35,17 @@ const MAX_DEATHS = 2;
 /** What dies then is not that process: it is a shard error, so that each attempt waits longer. */
 const MAX_ISOLATED_DEATHS = 4;
 
+/** What reports say of the worker. */
+export type Machine = Pick<Timed, "pricePerHour" | "device" | "cpu">;
+
+interface ConsumerParts {
+  redis: Redis;
+  context: ShardContext;
+  isolation: Pick<Isolation, "enter">;
+  machine: Machine;
+  log: Logger;
+}
+
 export class Consumer {
   readonly inFlight = new Map<string, InFlight>();
   readonly #listener: Listener<WorkPayload>;
@@ -42,19 +54,15 @@ export class Consumer {
   readonly #redis: Redis;
   readonly #context: ShardContext;
   readonly #isolation: Pick<Isolation, "enter">;
+  readonly #clock = new WorkClock();
+  readonly #machine: Machine;
   readonly #log: Logger;
 
-  constructor(
-    engines: EngineRef[],
-    slots: number,
-    redis: Redis,
-    context: ShardContext,
-    isolation: Pick<Isolation, "enter">,
-    log: Logger,
-  ) {
+  constructor(engines: EngineRef[], slots: number, { redis, context, isolation, machine, log }: ConsumerParts) {
     this.#redis = redis;
     this.#context = context;
     this.#isolation = isolation;
+    this.#machine = machine;
     this.#log = log;
     this.#slots = pLimit(slots);
     const take = (job: Job<WorkPayload>) => this.#take(job);
@@ -86,11 +94,15 @@ export class Consumer {
     const { job: jobId, shard, out, retries } = workPayloadSchema.parse(job.data);
     const progress: InFlight = { job: jobId, shard, out, retries, rows: 0, failed: 0 };
     this.inFlight.set(id, progress);
+    const work = this.#clock.take();
     try {
       faultPoint("worker.shard.taken", shard);
       const result = await this.#run(progress);
       this.#log.debug({ job: jobId, shard, outcome: result.outcome }, "shard");
-      if (result.outcome === "committed") await sendReport(this.#redis, jobId, { ...result, shard });
+      if (result.outcome === "committed") {
+        const timed = { rows: progress.rows, seconds: work.seconds, ...this.#machine };
+        await sendReport(this.#redis, jobId, { ...result, shard, work: timed });
+      }
       faultPoint("worker.report.after", shard);
     } catch (thrown) {
       if (thrown instanceof Stopping) throw thrown;
@@ -99,6 +111,7 @@ export class Consumer {
       await sendReport(this.#redis, jobId, { outcome: "failed", shard, code, message });
       throw thrown;
     } finally {
+      work.put();
       this.inFlight.delete(id);
     }
   }

@@ -74,7 +74,9 @@ function consume(label: ShardContext["label"], isolated = label): void {
       return { admit: context.admit, label: isolated, [Symbol.dispose]: leave };
     },
   };
-  consumer = new Consumer([engine], 2, redis, context, isolation, createLog("test", "silent"));
+  const machine = { pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
+  const log = createLog("test", "silent");
+  consumer = new Consumer([engine], 2, { redis, context, isolation, machine, log });
 }
 
 const add = (shard: number) =>
@@ -102,9 +104,10 @@ test("shards are labelled, committed, reported and gone", async () => {
   await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
   const sums = { rows: 1, failed: 0, warned: 0, errors: {} };
+  const work = { rows: 1, seconds: expect.any(Number), pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
   expect((await reports()).sort((a, b) => a.shard - b.shard)).toEqual([
-    { outcome: "committed", shard: 0, sums },
-    { outcome: "committed", shard: 1, sums },
+    { outcome: "committed", shard: 0, sums, work },
+    { outcome: "committed", shard: 1, sums, work },
   ]);
   expect(await counted()).toEqual({});
 });
@@ -191,4 +194,20 @@ test("a shard that comes again while it is in work here is the same work", async
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
   expect(begun).toBe(1);
   expect(await reports()).toHaveLength(1);
+});
+
+test("a shard in the words of another version is left alone: the reconciler hands it out again, until a worker knows them", async () => {
+  const labelled: string[] = [];
+  consume(async ({ id }) => {
+    labelled.push(id);
+    return { caption: "x", score: 0 };
+  });
+  const other = { v: 3, job: "job_1", shard: 0, out: out.uri, retries: 0 } as unknown as WorkPayload;
+  await queue.add("shard", other, { jobId: shardJobId("job_1", 0), removeOnComplete: true, removeOnFail: true });
+  await add(1);
+  consumer.start();
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(labelled).toEqual(["1"]);
+  expect(await counted()).toEqual({});
+  expect((await reports()).map(({ outcome, shard }) => [outcome, shard])).toEqual([["committed", 1]]);
 });
