@@ -48,6 +48,8 @@ afterAll(async () => {
 const producerDyingAt = (point: (typeof POINTS)[number]) =>
   sandbox.producerWithoutApi({ ...env, CAPFLEET_FAULTS: `${point}=kill` });
 
+const find = (name: string) => findModel(name, "int8", context.state, context.config, { stores: context.stores });
+
 /** Another producer, until `done`. It need not wait for the dead one's lease to run out. */
 async function goOn(done: () => Promise<unknown>): Promise<void> {
   await redis.del(keys.lease("reconciler"));
@@ -60,8 +62,8 @@ async function goOn(done: () => Promise<unknown>): Promise<void> {
 }
 
 test("killed as it withdraws the shards of a job that is paused: the others are withdrawn, and it goes on when resumed", async () => {
-  const { stores, state, states, config } = context;
-  const model = await findModel("demo-caption", "int8", state, config, { stores });
+  const { stores, states } = context;
+  const model = await find("demo-caption");
   const options = { out: sandbox.path("paused"), shardSize: 1 };
   const { request } = askedJob("caption", sandbox.path("in"), options, "fleet");
   const { file, out } = await createJob(request, [model], stores, states);
@@ -87,7 +89,8 @@ test.each(points)("killed at %s: the run is whole, once, and nothing is left ove
   const options = { out: root.uri, shardSize: 2, format: "parquet", incremental: true } as const;
   const asked = askedJob("caption", sandbox.path("in"), options, "fleet");
   const timing = { cron: "0 0 29 2 *", timeZone: "UTC" };
-  await createSchedule({ name, ...timing, command: [], asked }, context, Date.now(), { stores });
+  const given = { name, ...timing, command: [], asked, webhook: null };
+  await createSchedule(given, { state, stores, findModel: find }, Date.now());
   const schedules = new Schedules(state);
   await schedules.update(name, (schedule) => ask(schedule, Date.now()));
 
