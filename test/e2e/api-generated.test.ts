@@ -50,10 +50,11 @@ test("the document is OpenAPI 3.1 and has every route", () => {
         "GET /v1/jobs/{id}",
         "GET /v1/jobs/{id}/events",
         "GET /v1/jobs/{id}/results",
+        "GET /v1/jobs/{id}/thumbnail",
         "POST /v1/infer",
       ],
       ...["pause", "resume", "cancel", "retry"].map((action) => `POST /v1/jobs/{id}/${action}`),
-      ...["GET /v1/models", "GET /v1/fleet", "GET /healthz", "GET /readyz", "GET /metrics"],
+      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /healthz", "GET /readyz", "GET /metrics"],
     ].sort(),
   );
 });

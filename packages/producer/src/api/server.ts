@@ -23,6 +23,7 @@ import { healthRoutes } from "./routes/health.ts";
 import { inferRoutes } from "./routes/infer.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { resultRoutes } from "./routes/results.ts";
+import { thumbnailRoutes } from "./routes/thumbnails.ts";
 import { JobViews } from "./views.ts";
 
 const BODY_BYTES = 1024 * 1024;
@@ -95,6 +96,7 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   await describeApi(server);
   jobRoutes(server, api);
   resultRoutes(server, api);
+  thumbnailRoutes(server, api);
   inferRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);

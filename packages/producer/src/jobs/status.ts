@@ -78,17 +78,17 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
   const still = { rate: null, etaSeconds: null, reason: state.reason };
   const summary = state.ended ? await readSummary(store) : null;
   if (summary) {
-    const { rows, failed, records } = summary;
+    const { rows, failed, records, errors, scores, pairs } = summary;
     const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
-    return { ...still, ...counts, state: summary.state, waiting: null };
+    return { ...still, ...counts, sums: { errors, scores, pairs }, state: summary.state, waiting: null };
   }
   const tally = new Tally(store, state.retries);
   const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
-  const { rows, failed } = tally.sums;
+  const { rows, failed, errors, scores, pairs } = tally.sums;
   const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;
   const waiting = state.intent === "run" ? waitingFor(state) : null;
   const counts = { planned: planned.records, total: plan?.records ?? null, done: rows, committed: rows, failed };
-  return { ...still, ...counts, state: state.ended ?? word, waiting };
+  return { ...still, ...counts, sums: { errors, scores, pairs }, state: state.ended ?? word, waiting };
 }
 
 function waitingFor(state: JobState): string | null {

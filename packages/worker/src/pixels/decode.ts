@@ -1,9 +1,9 @@
 import { CapfleetError } from "@capfleet/shared/contract";
+import sharp from "@capfleet/shared/libvips";
 import type { Sharp, SharpOptions } from "sharp";
 import { rgbFromCmyk } from "./cmyk.ts";
 import { alone, together } from "./gate.ts";
 import { type Header, readHeader } from "./header.ts";
-import sharp from "./libvips.ts";
 import { type Raster, rasterOf, type Size } from "./raster.ts";
 import { finish, firstPass, isReadWhole } from "./resample.ts";
 import { unreadable } from "./unreadable.ts";

@@ -1,6 +1,6 @@
 import { CapfleetError } from "@capfleet/shared/contract";
+import sharp from "@capfleet/shared/libvips";
 import { together } from "./gate.ts";
-import sharp from "./libvips.ts";
 import type { Size } from "./raster.ts";
 import { unreadable } from "./unreadable.ts";
 

@@ -22,9 +22,10 @@
  * WebP does without shrink-on-load: it scales the two colour planes, which are half as wide to begin with, on their own,
  * which costs more than 1 on strong colours (12 megapixels: 250 ms instead of 145 to 180 ms).
  */
+
+import sharp from "@capfleet/shared/libvips";
 import type { ResizeOptions } from "sharp";
 import type { Header } from "./header.ts";
-import sharp from "./libvips.ts";
 import { type Raster, rasterOf, type Size } from "./raster.ts";
 
 /** From this factor on, vips_resize averages blocks first. */

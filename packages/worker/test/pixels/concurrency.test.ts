@@ -1,5 +1,5 @@
+import sharp from "@capfleet/shared/libvips";
 import { expect, test } from "vitest";
-import sharp from "../../src/pixels/libvips.ts";
 import { bytesOf, closedEarly, decodeTo, names, withStrayBytes } from "./fixture.ts";
 
 test("an image is the same whatever else is being decoded, and whatever fails", async () => {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
+import sharp from "@capfleet/shared/libvips";
 import { decode } from "../../src/pixels/index.ts";
-import sharp from "../../src/pixels/libvips.ts";
 import { type Raster, rasterOf, type Size } from "../../src/pixels/raster.ts";
 
 const FIXTURES = new URL("fixtures/", import.meta.url);

@@ -6,8 +6,8 @@ import { bytesOf, closedEarly, names, withStrayBytes } from "./fixture.ts";
 
 const opened = vi.hoisted(() => ({ inputs: [] as unknown[] }));
 /** The real one, which notes what it is given. */
-vi.mock("../../src/pixels/libvips.ts", async (original) => {
-  const { default: sharp } = await original<typeof import("../../src/pixels/libvips.ts")>();
+vi.mock("@capfleet/shared/libvips", async (original) => {
+  const { default: sharp } = await original<typeof import("@capfleet/shared/libvips")>();
   const apply = (target: typeof sharp, self: unknown, args: unknown[]) => {
     opened.inputs.push(args[0]);
     return Reflect.apply(target, self, args);
@@ -15,7 +15,7 @@ vi.mock("../../src/pixels/libvips.ts", async (original) => {
   return { default: new Proxy(sharp, { apply }) };
 });
 const { default: sharp } =
-  await vi.importActual<typeof import("../../src/pixels/libvips.ts")>("../../src/pixels/libvips.ts");
+  await vi.importActual<typeof import("@capfleet/shared/libvips")>("../../src/pixels/libvips.ts");
 
 beforeEach(() => {
   opened.inputs = [];
