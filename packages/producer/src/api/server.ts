@@ -10,6 +10,7 @@ import rateLimit from "@fastify/rate-limit";
 import fastify, { type FastifyError, type FastifyRequest, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import type { Context } from "../cli/context.ts";
+import { consoleRoutes } from "../console/routes.ts";
 import { InferClient } from "../infer/client.ts";
 import { KeyRing } from "../keys/key-ring.ts";
 import { Access, checkScope, isLoopback } from "./access.ts";
@@ -100,6 +101,7 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   inferRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);
+  consoleRoutes(server);
   refuseOtherMethods(server, paths);
 
   server.addHook("preClose", async () => api.feed.close());

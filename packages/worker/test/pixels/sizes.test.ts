@@ -14,8 +14,7 @@ vi.mock("@capfleet/shared/libvips", async (original) => {
   };
   return { default: new Proxy(sharp, { apply }) };
 });
-const { default: sharp } =
-  await vi.importActual<typeof import("@capfleet/shared/libvips")>("../../src/pixels/libvips.ts");
+const { default: sharp } = await vi.importActual<typeof import("@capfleet/shared/libvips")>("@capfleet/shared/libvips");
 
 beforeEach(() => {
   opened.inputs = [];
