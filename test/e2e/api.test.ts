@@ -31,7 +31,7 @@ let made = 0;
 beforeAll(async () => {
   sandbox = await Sandbox.create();
   redis = await sandbox.redis();
-  env = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_API_RATE: "100000" });
+  env = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_API_RATE: "100000", CAPFLEET_PRICE_PER_HOUR: "3600" });
   ({ api, producer } = await serving(sandbox, env));
 });
 afterAll(() => sandbox.cleanUp());
@@ -137,6 +137,16 @@ describe("with a worker", () => {
     }
     expect(last).toBe("end");
     expect(seen.at(-1)).toMatchObject({ state: "finished", counts: { total: 24, done: 24, committed: 24, failed: 0 } });
+    // A price of 1 a second.
+    expect(seen[0]!.cost).toBeNull();
+    const { worker_seconds: seconds, ...cost } = seen.at(-1)!.cost!;
+    expect(seconds).toBeGreaterThan(0);
+    expect(cost).toEqual({
+      spent: expect.closeTo(seconds, 6),
+      per_1000: expect.closeTo((seconds / 24) * 1_000, 6),
+      estimated: cost.spent,
+      is_estimate: false,
+    });
     const done = seen.map(({ counts }) => counts.done);
     expect(done).toEqual(done.toSorted((a, b) => a - b));
 
@@ -235,9 +245,12 @@ describe("with a worker", () => {
 
   test("the fleet, the models, health and figures", async () => {
     const fleet = await until("a live worker", async () => {
-      const { body } = await api.get<{ workers: { engines: { model: string }[] }[] }>("/v1/fleet");
+      const { body } = await api.get<{ workers: { price_per_hour: number; engines: { model: string }[] }[] }>(
+        "/v1/fleet",
+      );
       return body.workers.length > 0 ? body : null;
     });
+    expect(fleet.workers[0]!.price_per_hour).toBe(3_600);
     expect(fleet.workers[0]!.engines.map(({ model }) => model).sort()).toEqual([
       "demo-caption",
       "demo-itm",

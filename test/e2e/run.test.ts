@@ -16,7 +16,8 @@ const samples: { id: string; image: string; truth: { caption: string } }[] = [];
 
 beforeAll(async () => {
   sandbox = await Sandbox.create();
-  env = sandbox.env();
+  // 1 a second.
+  env = sandbox.env({ CAPFLEET_PRICE_PER_HOUR: "3600" });
   const text = await readFile(join(DEMO, "samples.jsonl"), "utf8");
   samples.push(
     ...text
@@ -45,6 +46,10 @@ test("a manifest: its ids, every caption exactly right, scores that are log-prob
   expect(rows.map(({ id, caption }) => [id, caption])).toEqual(samples.map(({ id, truth }) => [id, truth.caption]));
   expect(rows.map(({ image }) => image)).toEqual(samples.map(({ image }) => pathToFileURL(join(DEMO, image)).href));
   for (const { score } of rows) expect(score).toBeLessThanOrEqual(0);
+  const { spent, workerSeconds } = summary.cost!;
+  expect(spent).toBeCloseTo(workerSeconds);
+  expect(summary.work).toMatchObject({ rows: 24, untimed: 0 });
+  expect(stdout).toMatch(/^cost {5}[\d.]+ \([\d.,]+ per 1,000; \d+ s of workers\)$/m);
   const { engines, capfleet: version, schema } = summary.provenance;
   const [engine] = engines;
   expect({ precision: engine!.precision, version, schema }).toEqual({ precision: "int8", version: "0.1.0", schema: 1 });
@@ -65,8 +70,11 @@ test("a manifest: its ids, every caption exactly right, scores that are log-prob
 describe("a folder", () => {
   test("ids are keys below it, in byte order; --limit, --shard-size and --max-new-tokens do what they say", async () => {
     const options = ["--limit", "5", "--shard-size", "2", "--max-new-tokens", "3"];
-    const { code } = await capfleet(env, "run", "caption", join(DEMO, "images"), "--out", at("five"), ...options);
+    const job = ["run", "caption", join(DEMO, "images"), "--out", at("five"), ...options];
+    const { code, stderr } = await capfleet(env, ...job);
     expect(code).toBe(0);
+    // By what the first job has measured.
+    expect(stderr).toMatch(/^about \d+ s on 1 worker, about [\d.]+, going by 24 rows \(job_\w+, .*\) on cpu \(.+\)$/m);
     const { rows, summary } = await expectWhole(store("five"), 5);
     expect(rows.map(({ id }) => id)).toEqual(samples.slice(0, 5).map(({ image }) => image.replace("images/", "")));
     expect(summary.shards).toBe(3);
@@ -92,9 +100,36 @@ describe("a folder", () => {
       model: "demo-caption",
     });
     const byId = await capfleet(env, "status", status.id);
+    expect(byId.stdout).toMatch(/^ {2}cost {7}[\d.]+ \(/m);
     expect(byId.stdout).toContain("finished  5/5 (100%)");
     expect((await capfleet(env, "resume", status.id)).stderr).toMatch(/^JOB_STATE: .*finished/);
   });
+});
+
+test("plan: from what jobs have measured, or not at all", async () => {
+  const planned = await capfleet(env, "plan", join(DEMO, "samples.jsonl"), "--workers", "2", "--json");
+  expect(planned).toMatchObject({ code: 0, stderr: "" });
+  const { ratePerWorker: rate, cost, seconds, assumed, ...rest } = JSON.parse(planned.stdout);
+  expect(rest).toMatchObject({ images: 24, workers: 2, pricePerHour: 3_600 });
+  expect(seconds).toBeCloseTo(24 / rate / 2);
+  expect(cost).toBeCloseTo(24 / rate);
+  expect(assumed.join("\n")).toMatch(/29 rows \(2 jobs, the last job_\w+, .*\) on cpu/);
+  const given = await capfleet(env, "plan", "--images", "7200", "--rate", "2", "--price", "0.5");
+  expect(given.stdout).toMatch(
+    /^7,200 images: about 1 h 0 min on 1 worker\n.*2 images.*\n.*about 0\.5, 0\.069 per 1,000\n/,
+  );
+  for (const [code, ...args] of [
+    ["RATE_UNKNOWN", "--images", "1", "--task", "vqa", "--model", "demo-vqa"],
+    ["RATE_UNKNOWN", "--images", "1", "--model", "nobody/has-run-it"],
+    ["MODEL_NOT_FOUND", "--images", "1", "--model", "none"],
+    ["INPUT_NOT_FOUND", at("nowhere")],
+    ["INVALID_OPTION", at("nowhere"), "--images", "1"],
+    ["INVALID_OPTION"],
+  ] as const)
+    expect(await capfleet(env, "plan", ...args)).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(`^${code}: `),
+    });
 });
 
 test("rows that fail do not fail the job: exit code 0, and the summary says how many and why", async () => {

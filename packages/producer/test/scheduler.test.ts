@@ -1,6 +1,7 @@
 /** Schedules and a producer that may die at any of its writes. Jobs are labelled as in incremental-world.ts. */
 import { readConfig } from "@capfleet/shared/config";
 import { createLog } from "@capfleet/shared/log";
+import { findModel } from "@capfleet/shared/models";
 import type { Stores } from "@capfleet/shared/storage";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { backends } from "../../shared/test/storage/backends.ts";
@@ -39,7 +40,9 @@ function surroundings(stores: Stores = world.stores): Context {
 
 function create(options: Partial<JobOptions> = {}, name = "nightly", input = `${world.uri}in/`) {
   const asked = askedJob("caption", input, { out: `${world.uri}out/`, incremental: true, ...options }, "fleet");
-  return createSchedule({ name, ...TIMING, command: [], asked }, surroundings(), now, {});
+  const { state, stores, config } = surroundings();
+  const find = (model: string) => findModel(model, null, state, config);
+  return createSchedule({ name, ...TIMING, command: [], asked }, { state, stores, findModel: find }, now);
 }
 
 const producer = (stores?: Stores) => new Scheduler({ ...surroundings(stores), clock: () => now });

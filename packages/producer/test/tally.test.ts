@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { HISTOGRAM_BINS, layout, ROLLUP_SHARDS } from "@capfleet/shared/contract";
+import { HISTOGRAM_BINS, layout, NO_WORK, ROLLUP_SHARDS } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Tally } from "../src/reconcile/tally.ts";
@@ -27,19 +27,19 @@ const WARNED = { id: "c", image: "s3://b/c", itm: 0.5, warnings: ["the text was 
 
 test("reports count once; the low-water mark follows the unbroken row", async () => {
   const tally = new Tally(store, 0);
-  tally.add(0, good);
-  tally.add(0, good);
-  tally.add(2, good);
+  tally.add(0, good, null);
+  tally.add(0, good, null);
+  tally.add(2, good, null);
   expect([tally.lowWater, tally.sums.rows]).toEqual([1, 4]);
   expect([0, 1, 2].map((shard) => tally.isCommitted(shard))).toEqual([true, false, true]);
-  tally.add(1, good);
+  tally.add(1, good, null);
   expect(tally.lowWater).toBe(3);
 });
 
 test("results that nobody has reported are found and read", async () => {
   const tally = new Tally(store, 0);
   for (const reported of [0, 4]) {
-    tally.add(reported, good);
+    tally.add(reported, good, null);
     // Reported, so not read: it could not be.
     await store.put(layout.result(reported), "no rows");
   }
@@ -58,7 +58,7 @@ test("results that nobody has reported are found and read", async () => {
 
 test("a new tally starts from the rollups and reads only what they do not cover", async () => {
   const tally = new Tally(store, 0);
-  for (let shard = 0; shard < ROLLUP_SHARDS + 5; shard++) tally.add(shard, good);
+  for (let shard = 0; shard < ROLLUP_SHARDS + 5; shard++) tally.add(shard, good, null);
   await tally.rollUp();
   expect((await store.stat(layout.rollup(0))) !== null && (await store.stat(layout.rollup(1))) === null).toBe(true);
   for (let shard = ROLLUP_SHARDS; shard < ROLLUP_SHARDS + 5; shard++) await store.put(layout.result(shard), result(1));
@@ -71,6 +71,31 @@ test("a new tally starts from the rollups and reads only what they do not cover"
   const last = new Tally(store, 0);
   await last.load();
   expect(last.sums).toEqual(next.sums);
+});
+
+const WORK = { rows: 2, seconds: 4, pricedSeconds: 4, cost: 0.5, untimed: 0 };
+
+test("work is what reports tell; what is found without one counts as not timed, until its report comes", async () => {
+  const tally = new Tally(store, 0);
+  tally.add(0, good, WORK);
+  await store.put(layout.result(1), result(1));
+  await store.put(layout.result(2), result(1));
+  await tally.look();
+  expect(tally.work).toEqual({ ...WORK, untimed: 4 });
+  for (let i = 0; i < 2; i++) tally.add(1, good, WORK);
+  tally.add(3, good, null);
+  const whole = { rows: 4, seconds: 8, pricedSeconds: 8, cost: 1, untimed: 4 };
+  expect(tally.work).toEqual(whole);
+  await tally.rollUp(true);
+  const next = new Tally(store, 0);
+  await next.load();
+  expect(next.work).toEqual(whole);
+  // As an older version wrote it.
+  const { work: _, ...older } = JSON.parse((await store.read(layout.rollup(0))).bytes.toString("utf8"));
+  await store.put(layout.rollup(0), JSON.stringify(older));
+  const last = new Tally(store, 0);
+  await last.load();
+  expect(last.work).toEqual({ ...NO_WORK, untimed: 8 });
 });
 
 describe("of a job that is retried", () => {
@@ -93,6 +118,20 @@ describe("of a job that is retried", () => {
     await tally.look();
     expect(tally.lowWater).toBe(3);
     expect(tally.sums).toMatchObject({ rows: 5, failed: 3 });
+  });
+
+  test("work is what the retry took, and not what stays of before", async () => {
+    await write(0, WARNED);
+    await write(1, WARNED, WARNED, failed());
+    await write(2, failed());
+    const tally = new Tally(store, 1);
+    await tally.load();
+    expect([tally.work, tally.kept]).toEqual([NO_WORK, 2]);
+    tally.add(2, good, WORK);
+    // Its report is lost.
+    await write(1, WARNED, WARNED, failed(2));
+    await tally.look();
+    expect([tally.work, tally.kept]).toEqual([{ ...WORK, untimed: 1 }, 0]);
   });
 
   test("they are read once for each time that they are written", async () => {

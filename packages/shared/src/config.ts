@@ -42,6 +42,8 @@ const settingsSchema = z.object({
   CAPFLEET_HTTPS_NETWORKS: networks,
   /** Seconds that a stopping worker may spend on finishing shards. */
   CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
+  /** What an hour of a worker costs, in any currency. */
+  CAPFLEET_PRICE_PER_HOUR: z.coerce.number().min(0).max(1e6).optional(),
   /** Where `serve` listens; other than this machine's own address only where there are API keys. */
   CAPFLEET_HOST: z.string().min(1).default("127.0.0.1"),
   CAPFLEET_PORT: z.coerce.number().int().min(0).max(65_535).default(8484),
@@ -64,6 +66,8 @@ export interface Config {
   httpsHosts: string[];
   httpsNetworks: string[];
   graceSeconds: number;
+  /** Null: a worker has no price. */
+  pricePerHour: number | null;
   api: ApiConfig;
 }
 
@@ -101,6 +105,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     httpsHosts: settings.CAPFLEET_HTTPS_HOSTS,
     httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
+    pricePerHour: settings.CAPFLEET_PRICE_PER_HOUR ?? null,
     api: {
       host: settings.CAPFLEET_HOST,
       port: settings.CAPFLEET_PORT,

@@ -1,10 +1,10 @@
 /** The worker process: its models compiled and loaded, registered, beating, and taking shards until it is told to stop. */
 import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
+import { cpus, hostname } from "node:os";
 import { type Config, readConfig } from "@capfleet/shared/config";
 import { CAPFLEET_VERSION, CapfleetError, type Precision } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
-import { choosePrecision, findLocalModel, type Model, registerModel } from "@capfleet/shared/models";
+import { choosePrecision, findLocalModel, type Model, parseDevice, registerModel } from "@capfleet/shared/models";
 import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } from "@capfleet/shared/queues";
 import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
@@ -58,7 +58,9 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   const fetch: ShardContext["fetch"] = (record, signal, keep) => labeler.fetch(record, signal, keep);
   const context = { stores, intents: new Intents(state), admit: labeler.admit, label, fetch };
   const engines = models.map(({ ref }) => ref);
-  const consumer = new Consumer(engines, options.slots, redis, context, log);
+  const { pricePerHour } = config;
+  const machine = { pricePerHour, device: parseDevice(options.device).provider, cpu: cpus()[0]?.model.trim() ?? "" };
+  const consumer = new Consumer(engines, options.slots, redis, context, machine, log);
   const interactive = new InferConsumer(engines, redis, labeler, log);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const presence = (): Presence => ({
@@ -68,6 +70,7 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
     version: CAPFLEET_VERSION,
     engines,
     slots: options.slots,
+    pricePerHour,
     inFlight: [...consumer.inFlight.values()].map(({ job, shard, rows, failed }) => ({ job, shard, rows, failed })),
   });
   const heart = setInterval(() => beat(redis, presence()).catch(() => {}), HEARTBEAT_MS);

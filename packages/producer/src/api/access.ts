@@ -77,9 +77,15 @@ export function checkScope(caller: Caller, needed: Scope): void {
 }
 
 /** Throws LOCATION_FORBIDDEN and INVALID_URI. */
-export function checkLocations({ readable, writable }: Caller, input: string, output: string): void {
-  if (readable && !isBelow(asFolder(normalizeUri(input)), readable)) throw forbidden("read", input, readable);
+export function checkLocations(caller: Caller, input: string, output: string): void {
+  checkInputOf(caller, input);
+  const { writable } = caller;
   if (writable && !isBelow(asFolder(normalizeUri(output)), writable)) throw forbidden("write", output, writable);
+}
+
+/** Throws LOCATION_FORBIDDEN and INVALID_URI. */
+export function checkInputOf({ readable }: Caller, input: string): void {
+  if (readable && !isBelow(asFolder(normalizeUri(input)), readable)) throw forbidden("read", input, readable);
 }
 
 /** Of one image, in normal form; what is on the web is for the workers' settings to allow. Throws LOCATION_FORBIDDEN. */

@@ -24,8 +24,10 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   ROUTE_NOT_FOUND: 404,
   JOB_NOT_FOUND: 404,
   ROW_NOT_FOUND: 404,
+  SCHEDULE_NOT_FOUND: 404,
   METHOD_NOT_ALLOWED: 405,
   JOB_STATE: 409,
+  SCHEDULE_EXISTS: 409,
   OUTPUT_IN_USE: 409,
   DATASET_BUSY: 409,
   SOURCE_CHANGED: 409,
@@ -39,6 +41,8 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   MODEL_NOT_FOUND: 422,
   TASK_UNSUPPORTED: 422,
   WEBHOOK_FORBIDDEN: 422,
+  RATE_UNKNOWN: 422,
+  COUNT_TIMEOUT: 422,
   IDEMPOTENCY_CONFLICT: 422,
   RATE_LIMITED: 429,
   IMAGE_TOO_LARGE: 413,
@@ -50,7 +54,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 };
 const SCOPE_STATUS = { usage: 400, row: 422, shard: 503, system: 500 } as const;
 
-const SUBMISSIONS = ["/v1/jobs", "/v1/infer"];
+const SUBMISSIONS = ["/v1/jobs", "/v1/infer", "/v1/plan", "/v1/schedules"];
 /** A submission names the bucket: that it does not exist, or is closed to capfleet, is the request's fault. */
 const SUBMITTED: Partial<Record<ErrorCode, number>> = {
   STORE_BUCKET_NOT_FOUND: 422,

@@ -12,8 +12,16 @@ const seenSchema = z.object({
   /** Of the request's body. */
   digest: z.string(),
   job: z.string().nullable(),
+  isNew: z.boolean().default(true),
   created: z.iso.datetime(),
 });
+
+export interface Submitted {
+  /** Its id. */
+  job: string;
+  /** False: there was nothing to do, and it is the one that has done it. */
+  isNew: boolean;
+}
 
 export interface Identified {
   /** The caller's Idempotency-Key; null where there is none. */
@@ -23,29 +31,29 @@ export interface Identified {
   body: unknown;
 }
 
-/** Returns the job's id: of the one that `submit` makes, or of the one that it made before. Throws IDEMPOTENCY_CONFLICT. */
+/** The job that `submit` makes, or the one that it made before. Throws IDEMPOTENCY_CONFLICT. */
 export async function once(
   { key, caller, body }: Identified,
   state: Store,
-  submit: () => Promise<string>,
-): Promise<string> {
+  submit: () => Promise<Submitted>,
+): Promise<Submitted> {
   if (key === null) return submit();
   const name = stateLayout.idempotency(digestOf([caller, key]));
   const mine = { digest: digestOf(sorted(body)), job: null, created: new Date().toISOString() };
   const { outcome } = await state.putIfAbsent(name, JSON.stringify(mine));
   if (outcome === "exists") {
-    const { digest, job } = seenSchema.parse(JSON.parse((await state.read(name)).bytes.toString("utf8")));
+    const { digest, job, isNew } = seenSchema.parse(JSON.parse((await state.read(name)).bytes.toString("utf8")));
     if (digest !== mine.digest)
       throw new CapfleetError(
         "IDEMPOTENCY_CONFLICT",
         "the Idempotency-Key has been used for a request with another body",
       );
-    if (job !== null) return job;
+    if (job !== null) return { job, isNew };
   }
   try {
-    const job = await submit();
-    await state.put(name, JSON.stringify({ ...mine, job }));
-    return job;
+    const submitted = await submit();
+    await state.put(name, JSON.stringify({ ...mine, ...submitted }));
+    return submitted;
   } catch (thrown) {
     // A request that was refused made nothing, and may be mended.
     if (outcome === "written") await state.delete(name).catch(() => {});

@@ -35,6 +35,18 @@ export const jobSchema = z
       .meta({ description: "capfilt, filter: texts by origin, and how many have which probability to match" }),
     rate: z.number().nullable().meta({ description: "Rows per second over the last half minute" }),
     eta_seconds: z.number().nullable(),
+    cost: z
+      .strictObject({
+        worker_seconds: z.number().meta({ description: "Time that workers were at work on it so far" }),
+        spent: z.number().nullable().meta({ description: "So far, in the currency of the workers' prices" }),
+        per_1000: z.number().nullable().meta({ description: "Per 1,000 rows" }),
+        estimated: z.number().nullable().meta({ description: "Of the whole job; null until its length is known" }),
+        is_estimate: z
+          .boolean()
+          .meta({ description: "Part of the work was not timed, and is taken to be like the rest" }),
+      })
+      .nullable()
+      .meta({ description: "Null before anything is measured; amounts are null where workers have no price" }),
     waiting: z.string().nullable().meta({ description: "Why nothing moves, where nothing does" }),
     reason: z
       .strictObject({ code: z.string(), message: z.string() })
@@ -75,6 +87,7 @@ export const fleetSchema = z
         version: z.string(),
         engines: z.array(engineSchema),
         slots: count.meta({ description: "Shards that it works on at once" }),
+        price_per_hour: z.number().nullable().meta({ description: "Of this worker; null: it has none" }),
         in_flight: z.strictObject({ shards: count, rows: count }),
       }),
     ),
@@ -84,6 +97,7 @@ export const fleetSchema = z
         jobs: count,
         records: count.meta({ description: "Records planned and not labelled" }),
         shards: count.meta({ description: "Shards handed out or waiting to be, at the moment" }),
+        rate_per_worker: z.number().nullable().meta({ description: "Rows a second of one worker, as measured lately" }),
       }),
     ),
   })

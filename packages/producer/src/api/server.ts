@@ -23,7 +23,9 @@ import { fleetRoutes } from "./routes/fleet.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { inferRoutes } from "./routes/infer.ts";
 import { jobRoutes } from "./routes/jobs.ts";
+import { planRoutes } from "./routes/plan.ts";
 import { resultRoutes } from "./routes/results.ts";
+import { scheduleRoutes } from "./routes/schedules.ts";
 import { thumbnailRoutes } from "./routes/thumbnails.ts";
 import { JobViews } from "./views.ts";
 
@@ -99,6 +101,8 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   resultRoutes(server, api);
   thumbnailRoutes(server, api);
   inferRoutes(server, api);
+  planRoutes(server, api);
+  scheduleRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);
   consoleRoutes(server);

@@ -40,6 +40,10 @@ export const submissionSchema = fields({
   keep: z.array(column).max(100).optional().meta({ description: "Further fields that every row gets as `kept`" }),
   limit: z.int().min(1).max(1e12).optional().meta({ description: "Only the first so many records" }),
   shard_size: z.int().min(1).max(MAX_SHARD_SIZE).optional(),
+  incremental: z
+    .boolean()
+    .optional()
+    .meta({ description: "Only images that are new or have changed; `output` is the dataset that all runs make" }),
   format: z.enum(FORMATS).optional().meta({ description: "What is written beside the JSONL rows" }),
   lane: laneSchema.optional(),
   max_error_rate: z
@@ -78,6 +82,9 @@ export const submissionSchema = fields({
     .meta({ description: "Called when the job ends, and when it is blocked" }),
 }).meta({ id: "Submission" });
 export type Submission = z.infer<typeof submissionSchema>;
+
+/** What of it a schedule can have. */
+export const scheduledSchema = submissionSchema.omit({ webhook: true }).meta({ id: "ScheduledJob" });
 
 /** By the rules of `capfleet submit`. Throws INVALID_OPTION. */
 export function askedOf({ task, input, output, webhook: _, ...options }: Submission): AskedJob {

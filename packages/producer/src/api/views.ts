@@ -84,7 +84,7 @@ export class JobViews {
 }
 
 function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView {
-  const { planned, total, done, committed, failed, sums, rate, etaSeconds, waiting, reason } = progress;
+  const { planned, total, done, committed, failed, sums, rate, etaSeconds, cost, waiting, reason } = progress;
   return {
     id: state.id,
     state: progress.state,
@@ -101,6 +101,13 @@ function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView
     pairs: sums.pairs ?? null,
     rate,
     eta_seconds: etaSeconds,
+    cost: cost && {
+      worker_seconds: cost.workerSeconds,
+      spent: cost.spent,
+      per_1000: cost.per1000,
+      estimated: cost.estimated,
+      is_estimate: cost.isEstimate,
+    },
     waiting,
     reason,
   };

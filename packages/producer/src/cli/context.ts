@@ -60,6 +60,7 @@ export async function findJob(given: string, { stores, states, config }: Context
   const state: JobState = {
     ...newState(file, out, "local"),
     retries: summary?.retries ?? 0,
+    work: summary?.work ?? null,
     ended: summary?.state ?? ((await store.stat(layout.success)) ? "finished" : null),
     reason: summary?.reason ?? null,
   };

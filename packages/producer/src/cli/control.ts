@@ -1,13 +1,15 @@
 /** Commands that change or show jobs: submit, status, watch, pause, cancel. */
+import type { JobFile } from "@capfleet/shared/contract";
 import { findModel, type Model } from "@capfleet/shared/models";
+import { foretell, workforce } from "../estimate/foretell.ts";
 import { create } from "../incremental/start.ts";
 import type { AskedJob } from "../jobs/asked-job.ts";
-import { type JobStatus, readStatus } from "../jobs/status.ts";
+import { ENDED, type JobStatus, readStatus } from "../jobs/status.ts";
 import { endJob } from "../reconcile/finisher.ts";
 import { JobTracker } from "../reconcile/tracker.ts";
 import { type Context, type FoundJob, findJob, optionalRedis, wakeReconciler } from "./context.ts";
 import { datasetStatus, describeDataset, findDataset, nothingNewText } from "./dataset.ts";
-import { count, progressLine } from "./format.ts";
+import { costText, count, progressLine } from "./format.ts";
 import { ProgressDisplay, showingDownload } from "./progress.ts";
 import { report } from "./run.ts";
 
@@ -39,7 +41,15 @@ export async function submit(
   const { file, state, out } = created;
   if (json) print(JSON.stringify({ id: file.id, out, existed: created.existed }));
   else print(file.id);
+  if (!created.existed) await sayEstimate(file, context);
   if (wait) await watchJob({ file, state }, context);
+}
+
+async function sayEstimate(file: JobFile, context: Context): Promise<void> {
+  const redis = optionalRedis(context);
+  const line = await foretell(file, await workforce(file, redis), context);
+  redis?.disconnect();
+  if (line) process.stderr.write(`${line}\n`);
 }
 
 export async function status(job: string | undefined, json: boolean, context: Context): Promise<void> {
@@ -121,6 +131,7 @@ async function watchJob({ file, state }: Pick<FoundJob, "file" | "state">, conte
 
 function describe(job: JobStatus): string {
   const { id, task, model, input, out, created } = job;
+  const cost = costText(job.cost, ENDED.includes(job.state));
   return [
     `${id}  ${progressLine(job)}`,
     `  task       ${task} with ${model}`,
@@ -128,6 +139,7 @@ function describe(job: JobStatus): string {
     `  output     ${out}`,
     `  created    ${created}`,
     `  committed  ${count(job.committed)} rows`,
+    ...(cost === null ? [] : [`  cost       ${cost}`]),
   ].join("\n");
 }
 

@@ -1,10 +1,16 @@
 /** How figures are shown to people. */
-import type { Summary } from "@capfleet/shared/contract";
+import type { Cost, Summary } from "@capfleet/shared/contract";
 import type { Progress } from "@capfleet/shared/queues";
 import { retryableOf } from "../jobs/status.ts";
 
 export const count = (n: number) => n.toLocaleString("en-US");
 export const plural = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+
+/** Of a price, in whatever currency. */
+export const amount = (n: number) =>
+  n > 0 && n < 1
+    ? n.toLocaleString("en-US", { maximumSignificantDigits: 2 })
+    : n.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 export const megabytes = (bytes: number) => `${count(Math.ceil(bytes / 1e6))} MB`;
 
@@ -35,9 +41,21 @@ export function progressLine(progress: Progress): string {
   return parts.join("  ");
 }
 
+/** What a job has cost, and will; null before anything is measured. */
+export function costText(cost: Cost | null, hasEnded: boolean): string | null {
+  if (!cost) return null;
+  const { workerSeconds, spent, per1000, estimated, isEstimate } = cost;
+  const about = isEstimate ? "about " : "";
+  const work = `${about}${duration(workerSeconds)} of workers`;
+  if (spent === null || per1000 === null) return work;
+  const whole = hasEnded || estimated === null ? "" : `, about ${amount(estimated)} in all`;
+  return `${about}${amount(spent)}${hasEnded ? "" : " so far"}${whole} (${amount(per1000)} per 1,000; ${work})`;
+}
+
 export function summaryText(summary: Summary, out: string): string {
   const { rows, succeeded, failed, warned, errors, seconds, provenance, task } = summary;
   const speed = seconds > 0 ? `, ${rate(rows / seconds)} from submission to end` : "";
+  const cost = costText(summary.cost, true);
   const lines = [
     `${summary.state}: ${plural(succeeded, "row")} labelled, ${count(failed)} failed (${duration(seconds)}${speed})`,
     ...Object.entries(errors).map(([code, n]) => `  ${plural(n, "row")} failed with ${code}`),
@@ -47,6 +65,7 @@ export function summaryText(summary: Summary, out: string): string {
     ...(summary.pairs ? pairLines(summary.pairs, out) : []),
     `results  ${out}results/`,
     ...(summary.files ? [`data     ${out}data/ (${plural(summary.files, "file")})`] : []),
+    ...(cost === null ? [] : [`cost     ${cost}`]),
     `job      ${summary.id}`,
   ];
   if (failed > 0) lines.push(`see them with: capfleet results ${summary.id} --errors`);

@@ -14,6 +14,7 @@ import { doctor } from "./doctor.ts";
 import { addInferOptions, type InferCommandOptions, infer } from "./infer.ts";
 import { addJobOptions, LANE, MODEL_FORMS, TASK_EXAMPLES } from "./job-options.ts";
 import { keysCreate, keysList, keysRevoke } from "./keys.ts";
+import { addPlanOptions, type PlanOptions, plan } from "./plan.ts";
 import { type ResultsOptions, results } from "./results.ts";
 import { type RetryOptions, resume, retry } from "./resume.ts";
 import { run } from "./run.ts";
@@ -81,6 +82,12 @@ Examples:
       submit(askedJob(task, input, options, "fleet"), options.wait, options.json, context),
     ),
   );
+
+addPlanOptions(
+  program.command("plan").description("How long a job would take, and what it would cost, by what jobs have measured."),
+).action((input: string | undefined, options: PlanOptions) =>
+  withContext("silent", (context) => plan(input, options, context)),
+);
 
 program
   .command("status")

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { CapfleetError, ERRORS, type ErrorCode, type Summary } from "@capfleet/shared/contract";
 import { choosePrecision, findLocalModel, type Model } from "@capfleet/shared/models";
 import { redisPrefix } from "@capfleet/shared/queues";
+import { foretell } from "../estimate/foretell.ts";
 import { create } from "../incremental/start.ts";
 import type { AskedJob } from "../jobs/asked-job.ts";
 import type { CreatedJob } from "../jobs/create.ts";
@@ -53,6 +54,10 @@ export async function runHere(
   if (created.state.intent === "cancelled") throw new CapfleetError("JOB_STATE", `${file.id} has been cancelled`);
   await states.want(file.id, "run");
   display.say(`${created.existed ? "going on with" : "started"} ${file.id}: ${file.spec.input.uri} → ${out}`);
+  const line = created.existed
+    ? null
+    : await foretell(file, { workers: 1, pricePerHour: config.pricePerHour }, context);
+  if (line) display.say(line);
 
   // Whatever else uses this Redis must not meet this machine's paths.
   process.env.CAPFLEET_REDIS_PREFIX = `${redisPrefix()}-${file.id}`;

@@ -1,9 +1,10 @@
 /** `capfleet schedule`: jobs that the fleet starts by itself, such as every night. */
+import { bundledFolder, findModel, sourceOf } from "@capfleet/shared/models";
 import { Command } from "commander";
 import { askedJob, type JobOptions } from "../jobs/asked-job.ts";
 import { createSchedule } from "../schedules/create.ts";
 import { nextDue, type Timing } from "../schedules/due.ts";
-import { ask, resumed } from "../schedules/run.ts";
+import { ask, paused, resumed } from "../schedules/run.ts";
 import { type EndedRun, type Schedule, Schedules } from "../schedules/schedule.ts";
 import { type Context, wakeReconciler } from "./context.ts";
 import { count, plural } from "./format.ts";
@@ -70,11 +71,20 @@ async function create(name: string, timing: Timing, command: string[], context: 
     from: "user",
   });
   const [task, input] = given.args;
-  const asked = askedJob(task!, input!, given.opts<JobOptions>(), "fleet");
-  const schedule = await showingDownload(context.stores, (fetching) =>
-    createSchedule({ name, ...timing, command, asked }, context, Date.now(), fetching),
-  );
+  const options = askedJob(task!, input!, given.opts<JobOptions>(), "fleet");
+  const asked = { ...options, models: options.models.map(modelAnywhere) };
+  const { state, stores, config } = context;
+  const schedule = await showingDownload(stores, (fetching) => {
+    const find = (model: string) => findModel(model, asked.precision, state, config, fetching);
+    return createSchedule({ name, ...timing, command, asked }, { state, stores, findModel: find }, Date.now());
+  });
   print(`created ${name}; ${nextText(schedule)}`);
+}
+
+/** Paths are this process's; the producer's may be others. */
+function modelAnywhere(given: string): string {
+  const source = sourceOf(given);
+  return source.kind === "folder" && !bundledFolder(given) ? source.folder : given;
 }
 
 async function list(json: boolean, { state, config }: Context): Promise<void> {
@@ -92,8 +102,9 @@ async function show(name: string, json: boolean, { state }: Context): Promise<vo
   const { schedule } = await new Schedules(state).read(name);
   if (json) return print(JSON.stringify(withNext(schedule)));
   const { command, created, runs } = schedule;
-  const job = `  job      ${command.map(quoted).join(" ")}`;
-  print([headOf(schedule), job, `  created  ${created}`, ...currentLines(schedule, runs.length)].join("\n"));
+  // One that came over HTTP has none.
+  const job = command.length > 0 ? [`  job      ${command.map(quoted).join(" ")}`] : [];
+  print([headOf(schedule), ...job, `  created  ${created}`, ...currentLines(schedule, runs.length)].join("\n"));
 }
 
 async function run(name: string, context: Context): Promise<void> {
@@ -104,9 +115,7 @@ async function run(name: string, context: Context): Promise<void> {
 }
 
 async function pause(name: string, { state }: Context): Promise<void> {
-  const { run: current } = await new Schedules(state).update(name, (schedule) =>
-    schedule.paused ? null : { ...schedule, paused: true },
-  );
+  const { run: current } = await new Schedules(state).update(name, paused);
   print(`paused ${name}${current ? `; its run goes on (${current.job ?? current.due})` : ""}`);
 }
 

@@ -22,6 +22,7 @@ export function newState({ id, created }: JobFile, out: string, runner: JobState
     checkpoints: null,
     intent: "run",
     retries: 0,
+    work: null,
     maxErrorRate: DEFAULT_MAX_ERROR_RATE,
     ended: null,
     reason: null,
@@ -29,10 +30,11 @@ export function newState({ id, created }: JobFile, out: string, runner: JobState
 }
 
 export class JobStates {
-  readonly #store: Store;
+  /** The state root. */
+  readonly store: Store;
 
   constructor(state: Store) {
-    this.#store = state;
+    this.store = state;
   }
 
   /** Null where there is no such job. */
@@ -41,12 +43,12 @@ export class JobStates {
   }
 
   async create(job: JobState): Promise<void> {
-    await this.#store.putIfAbsent(stateLayout.job(job.id), JSON.stringify(job));
+    await this.store.putIfAbsent(stateLayout.job(job.id), JSON.stringify(job));
   }
 
   /** Every job, oldest first (ids sort by time). */
   async *all(): AsyncGenerator<{ id: string; etag: string }> {
-    for await (const { key, etag } of this.#store.list({ prefix: stateLayout.jobs })) {
+    for await (const { key, etag } of this.store.list({ prefix: stateLayout.jobs })) {
       const id = /^jobs\/(.+)\.json$/.exec(key)?.[1];
       if (id) yield { id, etag };
     }
@@ -70,9 +72,9 @@ export class JobStates {
   async update(id: string, change: (job: JobState) => JobState): Promise<JobState> {
     for (;;) {
       const found = await this.#read(id);
-      if (!found) throw new CapfleetError("JOB_NOT_FOUND", `no job ${id} in ${this.#store.uri}`);
+      if (!found) throw new CapfleetError("JOB_NOT_FOUND", `no job ${id} in ${this.store.uri}`);
       const changed = change(found.job);
-      const put = await this.#store.putIfMatch(stateLayout.job(id), JSON.stringify(changed), found.etag);
+      const put = await this.store.putIfMatch(stateLayout.job(id), JSON.stringify(changed), found.etag);
       if (put.outcome === "written") return changed;
     }
   }
@@ -102,13 +104,13 @@ export class JobStates {
   }
 
   async delete(id: string): Promise<void> {
-    await this.#store.delete(stateLayout.job(id));
+    await this.store.delete(stateLayout.job(id));
   }
 
   async #read(id: string): Promise<{ job: JobState; etag: string } | null> {
     const key = stateLayout.job(id);
-    if (!(await this.#store.stat(key))) return null;
-    const { bytes, etag } = await this.#store.read(key);
+    if (!(await this.store.stat(key))) return null;
+    const { bytes, etag } = await this.store.read(key);
     return { job: jobStateSchema.parse(JSON.parse(bytes.toString("utf8"))), etag };
   }
 }

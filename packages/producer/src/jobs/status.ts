@@ -14,6 +14,7 @@ import type { Store, Stores } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { Tally } from "../reconcile/tally.ts";
+import { costSoFar } from "./cost.ts";
 import { readJobFile } from "./create.ts";
 
 /** A job this young need not have been looked at yet. */
@@ -44,7 +45,7 @@ export async function progressOf(state: JobState, store: Store, redis: Redis | n
   return asWanted(live, state.intent);
 }
 
-const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
+export const ENDED: readonly Progress["state"][] = ["finished", "cancelled", "failed"];
 
 /** The reconciler's last word may be older than what is wanted of the job. */
 function asWanted(live: Progress, intent: Intent): Progress {
@@ -80,15 +81,18 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
   if (summary) {
     const { rows, failed, records, errors, scores, pairs } = summary;
     const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
-    return { ...still, ...counts, sums: { errors, scores, pairs }, state: summary.state, waiting: null };
+    const sums = { errors, scores, pairs };
+    return { ...still, ...counts, sums, cost: summary.cost, state: summary.state, waiting: null };
   }
   const tally = new Tally(store, state.retries);
   const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
   const { rows, failed, errors, scores, pairs } = tally.sums;
   const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;
   const waiting = state.intent === "run" ? waitingFor(state) : null;
-  const counts = { planned: planned.records, total: plan?.records ?? null, done: rows, committed: rows, failed };
-  return { ...still, ...counts, sums: { errors, scores, pairs }, state: state.ended ?? word, waiting };
+  const total = plan?.records ?? null;
+  const counts = { planned: planned.records, total, done: rows, committed: rows, failed };
+  const cost = costSoFar(state, tally, total);
+  return { ...still, ...counts, sums: { errors, scores, pairs }, cost, state: state.ended ?? word, waiting };
 }
 
 function waitingFor(state: JobState): string | null {

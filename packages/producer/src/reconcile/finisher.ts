@@ -1,13 +1,18 @@
 /** The last objects of a job: its rollups, summary.json, _SUCCESS, and the word that it has ended. */
 import {
   CAPFLEET_VERSION,
+  costOf,
   type JobFile,
   type JobState,
   layout,
   SCHEMA_VERSION,
   type Summary,
+  type Work,
 } from "@capfleet/shared/contract";
+import type { Store } from "@capfleet/shared/storage";
+import { recordRate } from "../estimate/rates.ts";
 import { releaseRun } from "../incremental/publish.ts";
+import { workSoFar } from "../jobs/cost.ts";
 import type { JobStates } from "../jobs/states.ts";
 import { readPlan, readPlanned } from "../plan/planner.ts";
 import { writeReport } from "../report/report.ts";
@@ -29,6 +34,7 @@ export async function endJob(
   const now = new Date();
   const { rows, failed, warned, errors, scores, pairs, files } = tally.sums;
   if (file.spec.format !== "jsonl") await sweepData(store, files ?? 0);
+  const work = workSoFar(tracker.state, tally);
   const summary: Summary = {
     schema: SCHEMA_VERSION,
     id: file.id,
@@ -49,13 +55,34 @@ export async function endJob(
     created: file.created,
     ended: now.toISOString(),
     seconds: (now.getTime() - Date.parse(file.created)) / 1_000,
+    work,
+    cost: costOf(work, rows, 0),
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
   if (pairs) await writeReport(file, pairs, store, stores);
   if (ended === "finished") await store.put(layout.success, "");
-  tracker.state = await states.update(tracker.id, (state) => ({ ...state, ended, reason }));
+  await noteRate(tracker, work, now, states.store).catch(() => {});
+  tracker.state = await states.update(tracker.id, (state) => ({
+    ...state,
+    ended,
+    reason,
+    work: state.ended ? state.work : work,
+  }));
   if (file.spec.input.since) await releaseRun(file, stores);
+}
+
+/** Nothing depends on it: a job ends without it as well. */
+async function noteRate({ file, machines }: JobTracker, work: Work, now: Date, state: Store): Promise<void> {
+  const { rows, seconds, pricedSeconds, cost } = work;
+  if (rows === 0 || seconds === 0) return;
+  const pricePerHour = pricedSeconds > 0 ? (cost / pricedSeconds) * 3_600 : null;
+  const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds: seconds, pricePerHour };
+  await recordRate(
+    { task: file.spec.task.name, engines: file.spec.engines },
+    { ...measured, machines: [...machines].sort() },
+    state,
+  );
 }
 
 function provenanceOf({ spec, fingerprint }: JobFile): Summary["provenance"] {

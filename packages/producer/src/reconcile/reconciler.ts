@@ -33,6 +33,7 @@ import type { JobStates } from "../jobs/states.ts";
 import type { Scheduler } from "../schedules/scheduler.ts";
 import { endJob } from "./finisher.ts";
 import { FleetHistory } from "./history.ts";
+import { Lately } from "./lately.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
 import { DeficitRoundRobin } from "./window.ts";
@@ -79,6 +80,8 @@ export class Reconciler {
   readonly #rows = { labelled: 0, failed: 0 };
   readonly #ended: FleetFigures["jobs"] = {};
   readonly #history = new FleetHistory();
+  /** By the engines that the work needs. */
+  readonly #lately = new Map<string, Lately>();
   #lookAt = 0;
   #wake = Promise.withResolvers<void>();
 
@@ -164,7 +167,10 @@ export class Reconciler {
   #figures(outstanding: ReadonlyMap<string, Outstanding>, roundMs: number): FleetFigures {
     const jobs: FleetFigures["jobs"] = { ...this.#ended };
     const backlog = new Map(
-      [...outstanding].map(([engines, { count }]) => [engines, { jobs: 0, records: 0, shards: count }]),
+      [...outstanding].map(([engines, { count }]) => {
+        const { rows = 0, workerSeconds = 0 } = this.#lately.get(engines) ?? {};
+        return [engines, { jobs: 0, records: 0, shards: count, rows, workerSeconds }];
+      }),
     );
     for (const { id, engines, planned, state } of this.#trackers.values()) {
       if (state.ended) this.#ended[state.ended] = (this.#ended[state.ended] ?? 0) + 1;
@@ -223,7 +229,7 @@ export class Reconciler {
     for (;;) {
       const reports = await takeReports(this.#redis, tracker.id);
       tracker.absorb(reports, now);
-      this.#count(reports);
+      this.#count(tracker.engines, reports);
       if (reports.length === 0) break;
     }
     if (look) await tracker.tally.look();
@@ -256,11 +262,14 @@ export class Reconciler {
     await endJob(tracker, ended, tracker.fatal, this.#options.states);
   }
 
-  #count(reports: readonly Report[]): void {
+  #count(engines: string, reports: readonly Report[]): void {
+    const lately = this.#lately.get(engines) ?? new Lately();
+    this.#lately.set(engines, lately);
     for (const report of reports) {
       if (report.outcome !== "committed") continue;
       this.#rows.labelled += report.sums.rows - report.sums.failed;
       this.#rows.failed += report.sums.failed;
+      if (report.work) lately.add(report.work);
     }
   }
 

@@ -9,10 +9,12 @@ import {
   LANE_WEIGHTS,
   MAX_ERROR_RATE_ROWS,
   type Plan,
+  workOf,
 } from "@capfleet/shared/contract";
 import { engineSet, type Presence, type Progress, type Report, servedSets } from "@capfleet/shared/queues";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import { publishRun } from "../incremental/publish.ts";
+import { costSoFar } from "../jobs/cost.ts";
 import { readJobFile } from "../jobs/create.ts";
 import { openDataset } from "../plan/input.ts";
 import { PlanConflict, type Planned, planJob } from "../plan/planner.ts";
@@ -34,6 +36,8 @@ export class JobTracker {
   plan: Plan | null = null;
   /** Why the job can't finish, ever. */
   fatal: Reason | null = null;
+  /** What workers were that have reported since this process took the job up: device and CPU. */
+  readonly machines = new Set<string>();
   readonly stores: Stores;
   readonly #rate = new Rate();
   /** Planning, or publishing an incremental run. */
@@ -121,7 +125,9 @@ export class JobTracker {
   absorb(reports: readonly Report[], now: number): void {
     for (const report of reports) {
       if (report.outcome === "committed") {
-        this.tally.add(report.shard, report.sums);
+        const { shard, sums, work } = report;
+        this.tally.add(shard, sums, work ? workOf(work) : null);
+        if (work) this.machines.add(`${work.device} (${work.cpu})`);
         this.backoff.succeeded(report.shard);
       } else if (isFatal(report.code)) {
         this.fatal = { code: report.code, message: report.message };
@@ -196,6 +202,7 @@ export class JobTracker {
       sums: { errors, scores, pairs },
       rate,
       etaSeconds: eta,
+      cost: costSoFar(this.state, this.tally, total),
       waiting,
       reason: this.fatal ?? this.backoff.blocked,
     };

@@ -1,8 +1,7 @@
 /** Making a schedule: what can be known to be wrong with its jobs is found now, not at night. */
 import { CapfleetError, datasetLayout, SCHEMA_VERSION } from "@capfleet/shared/contract";
-import { bundledFolder, type Fetching, findModel, sourceOf } from "@capfleet/shared/models";
-import { asFolder, normalizeUri, type Store } from "@capfleet/shared/storage";
-import type { Context } from "../cli/context.ts";
+import type { Model } from "@capfleet/shared/models";
+import { asFolder, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { findRoot } from "../incremental/start.ts";
 import type { AskedJob } from "../jobs/asked-job.ts";
 import { type JobRequest, locate, specOf } from "../jobs/create.ts";
@@ -14,7 +13,15 @@ export interface NewSchedule extends Timing {
   name: string;
   /** As it was given, to be shown. */
   command: readonly string[];
+  /** Models by names that mean the same wherever the producer runs. */
   asked: AskedJob;
+}
+
+export interface Surroundings {
+  state: Store;
+  stores: Stores;
+  /** As it is wherever the job is made. */
+  findModel(name: string): Promise<Model>;
 }
 
 /**
@@ -22,16 +29,14 @@ export interface NewSchedule extends Timing {
  */
 export async function createSchedule(
   { name, cron, timeZone, command, asked }: NewSchedule,
-  { state, stores, config }: Context,
+  { state, stores, findModel }: Surroundings,
   now: number,
-  fetching: Fetching,
 ): Promise<Schedule> {
   checkName(name);
   checkTiming({ cron, timeZone }, now);
-  const { precision } = asked;
+  const { precision, models } = asked;
   const request = anywhere(asked.request);
-  const models = asked.models.map(modelAnywhere);
-  const found = await Promise.all(models.map((model) => findModel(model, precision, state, config, fetching)));
+  const found = await Promise.all(models.map(findModel));
   const { input, out } = await locate(request, found, stores);
   const schedules = new Schedules(state);
   await expectOwn(out, name, schedules);
@@ -60,11 +65,6 @@ export async function createSchedule(
 /** Paths are this process's; the producer's may be others. */
 function anywhere(request: JobRequest): JobRequest {
   return { ...request, input: parseInput(request.input).uri, output: asFolder(normalizeUri(request.output)) };
-}
-
-function modelAnywhere(given: string): string {
-  const source = sourceOf(given);
-  return source.kind === "folder" && !bundledFolder(given) ? source.folder : given;
 }
 
 /** Runs are told apart by their due times alone. Throws OUTPUT_IN_USE. */

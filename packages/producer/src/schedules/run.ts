@@ -85,6 +85,9 @@ export function end(schedule: Schedule, result: Result, now: number): Schedule {
   return { ...schedule, run: null, runs: [...schedule.runs, ended].slice(-RUNS_KEPT) };
 }
 
+/** Null where it is already. */
+export const paused = (schedule: Schedule): Schedule | null => (schedule.paused ? null : { ...schedule, paused: true });
+
 /** What falls due while a schedule is paused does not count later. */
 export const resumed = (schedule: Schedule, now: number): Schedule | null =>
   schedule.paused ? { ...schedule, paused: false, handled: iso(now) } : null;

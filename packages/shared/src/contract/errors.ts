@@ -144,6 +144,18 @@ export const ERRORS = {
     what: "The job has no such row, not yet, or none with a picture.",
     fix: "Take a position from a page of the job's results.",
   },
+  RATE_UNKNOWN: {
+    scope: "usage",
+    retryable: false,
+    what: "No job has measured how fast workers do that with that model, so that nothing can be said of a job to come.",
+    fix: "Run a sample first (`capfleet run … --limit 200`), or give a rate yourself: `--rate`, in images a second of one worker.",
+  },
+  COUNT_TIMEOUT: {
+    scope: "usage",
+    retryable: false,
+    what: "The input is too large for the API to count it while somebody waits.",
+    fix: "Give `images`, their number, in the place of `input`; or use `capfleet plan`, which counts to the end.",
+  },
   SCHEDULE_EXISTS: {
     scope: "usage",
     retryable: false,

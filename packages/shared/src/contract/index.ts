@@ -4,3 +4,4 @@ export * from "./job.ts";
 export * from "./layout.ts";
 export * from "./record.ts";
 export * from "./task.ts";
+export * from "./work.ts";

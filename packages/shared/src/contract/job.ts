@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { type ResultRow, scoresOf } from "./record.ts";
 import { jobTaskSchema, jobTaskSpecSchema } from "./task.ts";
+import { costSchema, workSchema } from "./work.ts";
 
 /** Raised when the meaning of an object that capfleet writes changes. */
 export const SCHEMA_VERSION = 1;
@@ -107,6 +108,8 @@ export const jobStateSchema = z.object({
   intent: intentSchema,
   /** How often the rows that failed, and may succeed, have been asked for again. */
   retries: z.number().int().default(0),
+  /** What the attempts that have ended took; null: none has, or an older version did them. */
+  work: workSchema.nullable().default(null),
   /** The job fails where a larger part of its rows does, once there are `MAX_ERROR_RATE_ROWS`. */
   maxErrorRate: z.number().min(0).max(1).default(DEFAULT_MAX_ERROR_RATE),
   /** Set once, when nothing is left to do. */
@@ -150,6 +153,8 @@ export const rollupSchema = sumsSchema.extend({
   shards: z.number().int(),
   /** `JobState.retries` when they were added up: after another retry they no longer hold. */
   retries: z.number().int().default(0),
+  /** What this attempt of the job took. */
+  work: workSchema.optional(),
 });
 export type Rollup = z.infer<typeof rollupSchema>;
 
@@ -168,6 +173,9 @@ export const summarySchema = sumsSchema.extend({
   ended: z.iso.datetime(),
   /** From submission to the end, pauses included. */
   seconds: z.number(),
+  /** What all attempts took; `cost` is null where nothing was measured. */
+  work: workSchema.optional(),
+  cost: costSchema.nullable().default(null),
   provenance: z.object({
     capfleet: z.string(),
     schema: z.number(),

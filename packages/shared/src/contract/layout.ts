@@ -47,6 +47,8 @@ export const stateLayout = {
   idempotency: (digest: string) => `idempotency/${digest}.json`,
   schedules: "schedules/",
   schedule: (name: string) => `schedules/${name}.json`,
+  /** How fast jobs were labelled, by the engines that they need and their task. */
+  rate: (engines: string, task: string) => `rates/${engines}.${task}.json`,
   webhooks: "webhooks/",
   webhook: (job: string) => `webhooks/${job}.json`,
   /** Once the job's end has been told; a retry takes it up again. */

@@ -1,4 +1,5 @@
 export * from "./budget.ts";
+export * from "./count.ts";
 export * from "./dataset.ts";
 export * from "./fetch.ts";
 export { kindOfPrefix } from "./files.ts";

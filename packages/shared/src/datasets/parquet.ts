@@ -71,6 +71,15 @@ export async function* readParquet(
   }
 }
 
+/** By its footer. Throws FileBroken and the store's errors. */
+export async function countParquet({ store, object }: ManifestFile): Promise<number> {
+  const { key, etag } = object;
+  const broken = (message: string) =>
+    new FileBroken(message, { source: "parquet", file: key, row: NOTHING_LEFT, etag });
+  const metadata = await openParquet(new ParquetBytes(store, object), broken);
+  return [...groupsOf(metadata)].reduce((sum, { rows }) => sum + rows, 0);
+}
+
 async function openParquet(bytes: ParquetBytes, broken: (message: string) => FileBroken): Promise<FileMetaData> {
   const size = bytes.byteLength;
   const magic = async (start: number) => Buffer.from(await bytes.slice(start, start + 4)).toString("latin1");

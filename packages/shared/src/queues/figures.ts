@@ -11,7 +11,18 @@ export const figuresSchema = z.object({
   rows: z.object({ labelled: z.number().int(), failed: z.number().int() }),
   /** For each set of engines: records planned and not labelled, shards in Redis. */
   backlog: z.array(
-    z.object({ engines: z.string(), jobs: z.number().int(), records: z.number().int(), shards: z.number().int() }),
+    z.object({
+      engines: z.string(),
+      jobs: z.number().int(),
+      records: z.number().int(),
+      shards: z.number().int(),
+      /**
+       * Measured lately, older work counting less and less: a worker labels `rows` / `workerSeconds` a second. Both 0
+       * before anything is.
+       */
+      rows: z.number().default(0),
+      workerSeconds: z.number().default(0),
+    }),
   ),
   roundSeconds: z.number(),
 });

@@ -15,6 +15,8 @@ export const presenceSchema = z.object({
   engines: z.array(engineRefSchema),
   /** Shards that it works on at once. */
   slots: z.number().int(),
+  /** What an hour of it costs; null: it has no price. */
+  pricePerHour: z.number().nullable().default(null),
   /** Rows labelled but not committed yet. */
   inFlight: z.array(z.object({ job: z.string(), shard: z.number(), rows: z.number(), failed: z.number() })),
 });

@@ -2,6 +2,7 @@
 import type { Redis } from "ioredis";
 import * as z from "zod";
 import { sumsSchema } from "../contract/job.ts";
+import { costSchema } from "../contract/work.ts";
 import { keys } from "./names.ts";
 
 export const JOB_STATES = ["planning", "running", "paused", "blocked", "cancelled", "finished", "failed"] as const;
@@ -20,6 +21,8 @@ export const progressSchema = z.object({
   /** Rows per second over the last half minute; null before there is one. */
   rate: z.number().nullable(),
   etaSeconds: z.number().nullable(),
+  /** Null before anything is measured. */
+  cost: costSchema.nullable().default(null),
   /** Why nothing moves, where nothing does. */
   waiting: z.string().nullable(),
   /** The shard error that the job keeps meeting. */

@@ -5,11 +5,17 @@
 import type { Redis } from "ioredis";
 import * as z from "zod";
 import { sumsSchema } from "../contract/job.ts";
+import { timedSchema } from "../contract/work.ts";
 import { keys } from "./names.ts";
 
 export const reportSchema = z.discriminatedUnion("outcome", [
-  /** This worker's results are the ones that stand. */
-  z.object({ outcome: z.literal("committed"), shard: z.number().int(), sums: sumsSchema }),
+  /** This worker's results are the ones that stand. `work`: older workers don't tell. */
+  z.object({
+    outcome: z.literal("committed"),
+    shard: z.number().int(),
+    sums: sumsSchema,
+    work: timedSchema.optional(),
+  }),
   /** A shard error: the shard has to be tried again. */
   z.object({ outcome: z.literal("failed"), shard: z.number().int(), code: z.string(), message: z.string() }),
 ]);

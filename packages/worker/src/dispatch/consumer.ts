@@ -5,13 +5,14 @@
  * failed (and gone; the reconciler, told by a report, adds it again later); the worker is stopping → back to waiting at
  * once. A worker that dies stops renewing its lock, and the shard is back after `LOCK_MS` and one stalled check.
  */
-import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { asCapfleetError, CapfleetError, type EngineRef, type Timed } from "@capfleet/shared/contract";
 import type { Logger } from "@capfleet/shared/log";
 import { sendReport, servedSets, type WorkPayload, workPayloadSchema, workQueue } from "@capfleet/shared/queues";
 import type { Job } from "bullmq";
 import type { Redis } from "ioredis";
 import pLimit, { type LimitFunction } from "p-limit";
 import { type InFlight, runShard, type ShardContext } from "../pipeline/shard.ts";
+import { WorkClock } from "./clock.ts";
 import { Listener } from "./listener.ts";
 import { orAborted, Stopping } from "./stopping.ts";
 
@@ -20,6 +21,9 @@ const STALLED_CHECK_MS = 5_000;
 /** A shard that has taken this many workers down is reported as an error, so that it waits longer each time. */
 const MAX_STALLED = 3;
 
+/** What reports say of the worker. */
+export type Machine = Pick<Timed, "pricePerHour" | "device" | "cpu">;
+
 export class Consumer {
   readonly inFlight = new Map<string, InFlight>();
   readonly #listener: Listener<WorkPayload>;
@@ -27,11 +31,14 @@ export class Consumer {
   readonly #running = new Map<string, Promise<void>>();
   readonly #redis: Redis;
   readonly #context: ShardContext;
+  readonly #clock = new WorkClock();
+  readonly #machine: Machine;
   readonly #log: Logger;
 
-  constructor(engines: EngineRef[], slots: number, redis: Redis, context: ShardContext, log: Logger) {
+  constructor(engines: EngineRef[], slots: number, redis: Redis, context: ShardContext, machine: Machine, log: Logger) {
     this.#redis = redis;
     this.#context = context;
+    this.#machine = machine;
     this.#log = log;
     this.#slots = pLimit(slots);
     const take = (job: Job<WorkPayload>) => this.#take(job);
@@ -64,6 +71,7 @@ export class Consumer {
     const { job: jobId, shard, out, retries } = workPayloadSchema.parse(job.data);
     const progress: InFlight = { job: jobId, shard, out, retries, rows: 0, failed: 0 };
     this.inFlight.set(id, progress);
+    const work = this.#clock.take();
     try {
       this.#listener.signal.throwIfAborted();
       if (job.stalledCounter >= MAX_STALLED) {
@@ -71,7 +79,10 @@ export class Consumer {
       }
       const result = await runShard(progress, this.#context, this.#listener.signal);
       this.#log.debug({ job: jobId, shard, outcome: result.outcome }, "shard");
-      if (result.outcome === "committed") await sendReport(this.#redis, jobId, { ...result, shard });
+      if (result.outcome === "committed") {
+        const timed = { rows: progress.rows, seconds: work.seconds, ...this.#machine };
+        await sendReport(this.#redis, jobId, { ...result, shard, work: timed });
+      }
     } catch (thrown) {
       if (thrown instanceof Stopping) throw thrown;
       const { code, message, stack } = asCapfleetError(thrown);
@@ -79,6 +90,7 @@ export class Consumer {
       await sendReport(this.#redis, jobId, { outcome: "failed", shard, code, message });
       throw thrown;
     } finally {
+      work.put();
       this.inFlight.delete(id);
     }
   }

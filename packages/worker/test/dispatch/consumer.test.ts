@@ -60,7 +60,8 @@ afterEach(async () => {
 function consume(label: ShardContext["label"]): void {
   const intents = new Intents(stores.at(`${sandbox.path("state")}/`));
   const context: ShardContext = { stores, intents, admit: (work) => work(), label, fetch: async () => {} };
-  consumer = new Consumer([engine], 2, redis, context, createLog("test", "silent"));
+  const machine = { pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
+  consumer = new Consumer([engine], 2, redis, context, machine, createLog("test", "silent"));
 }
 
 const add = (shard: number) =>
@@ -83,9 +84,10 @@ test("shards are labelled, committed, reported and gone", async () => {
   await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
   const sums = { rows: 1, failed: 0, warned: 0, errors: {} };
+  const work = { rows: 1, seconds: expect.any(Number), pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
   expect((await reports()).sort((a, b) => a.shard - b.shard)).toEqual([
-    { outcome: "committed", shard: 0, sums },
-    { outcome: "committed", shard: 1, sums },
+    { outcome: "committed", shard: 0, sums, work },
+    { outcome: "committed", shard: 1, sums, work },
   ]);
 });
 

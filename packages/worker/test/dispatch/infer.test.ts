@@ -55,7 +55,7 @@ afterEach(async () => {
 /** A worker in this process; a dead one has a presence and no consumer. */
 async function present(id = "w"): Promise<void> {
   const inFlight: never[] = [];
-  await beat(redis, { id, host: "h", pid: 1, version: "0", engines: [engine], slots: 1, inFlight });
+  await beat(redis, { id, host: "h", pid: 1, version: "0", engines: [engine], slots: 1, pricePerHour: null, inFlight });
 }
 async function consume(labelNow: Labeler["labelNow"]): Promise<InferConsumer> {
   await present();

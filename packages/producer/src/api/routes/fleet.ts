@@ -37,15 +37,19 @@ export function fleetRoutes(server: Server, { state, redis }: Api): void {
     handler: async () => {
       const [workers, figures] = await fromRedis(Promise.all([liveWorkers(redis), readFigures(redis)]));
       return {
-        workers: workers.map(({ id, host, version, engines, slots, inFlight }) => ({
+        workers: workers.map(({ id, host, version, engines, slots, pricePerHour, inFlight }) => ({
           id,
           host,
           version,
           engines: engines.map(({ model, precision, digest }) => ({ model, precision, digest })),
           slots,
+          price_per_hour: pricePerHour,
           in_flight: { shards: inFlight.length, rows: inFlight.reduce((sum, { rows }) => sum + rows, 0) },
         })),
-        backlog: figures?.backlog ?? [],
+        backlog: (figures?.backlog ?? []).map(({ rows, workerSeconds, ...set }) => ({
+          ...set,
+          rate_per_worker: workerSeconds > 0 ? rows / workerSeconds : null,
+        })),
       };
     },
   });

@@ -1,14 +1,15 @@
 /** Jobs: submitted, listed, looked at, steered. */
-import type { Intent } from "@capfleet/shared/contract";
+import { CapfleetError, datasetLayout, type Intent } from "@capfleet/shared/contract";
 import { findServedModel } from "@capfleet/shared/models";
 import { JOB_STATES, keys } from "@capfleet/shared/queues";
 import * as z from "zod";
-import { createJob } from "../../jobs/create.ts";
+import { create, type NothingNew } from "../../incremental/start.ts";
+import { readJobFile } from "../../jobs/create.ts";
 import { retryJob } from "../../jobs/retry.ts";
 import { addWebhook, checkWebhook } from "../../webhooks/webhook.ts";
 import { type Caller, checkLocations } from "../access.ts";
 import type { Api, Server } from "../api.ts";
-import { once } from "../idempotency.ts";
+import { once, type Submitted } from "../idempotency.ts";
 import { errorResponses, fields, jobPageSchema, jobSchema, pageLimit } from "../schemas.ts";
 import { askedOf, type Submission, submissionSchema } from "../submission.ts";
 
@@ -30,7 +31,8 @@ export function jobRoutes(server: Server, api: Api): void {
     schema: {
       summary: "Submit a job",
       description:
-        "The fields are the options of `capfleet submit`. The very same job for the same output again is the job that is there.",
+        "The fields are the options of `capfleet submit`. The very same job for the same output again is the job that is there. " +
+        "With `incremental` and nothing new, there is no job: the answer is the dataset's last run, with 200.",
       tags: ["jobs"],
       headers: z.object({
         "idempotency-key": z
@@ -41,13 +43,13 @@ export function jobRoutes(server: Server, api: Api): void {
           .meta({ description: "The same key and body again: the same job, once" }),
       }),
       body: submissionSchema,
-      response: { 202: jobSchema, ...errorResponses(409, 413, 415, 422) },
+      response: { 200: jobSchema, 202: jobSchema, ...errorResponses(404, 409, 413, 415, 422) },
     },
     handler: async ({ headers, body, caller }, reply) => {
       const request = { key: headers["idempotency-key"] ?? null, caller: caller!.key ?? "", body };
-      const id = await once(request, state, () => submit(body, caller!, api));
-      await wake(id);
-      return reply.code(202).send(await views.view(await views.find(id, caller!)));
+      const { job, isNew } = await once(request, state, () => submit(body, caller!, api));
+      if (isNew) await wake(job);
+      return reply.code(isNew ? 202 : 200).send(await views.view(await views.find(job, caller!)));
     },
   });
 
@@ -112,15 +114,28 @@ export function jobRoutes(server: Server, api: Api): void {
   });
 }
 
-/** Returns the job's id. */
-async function submit(body: Submission, caller: Caller, { stores, state, states, config }: Api): Promise<string> {
+async function submit(body: Submission, caller: Caller, api: Api): Promise<Submitted> {
+  const { stores, state, states, config } = api;
   checkLocations(caller, body.input, body.output);
   if (body.webhook) checkWebhook(body.webhook.url, config.api.webhookNetworks);
   const { request, models: names, precision } = askedOf(body);
   const models = await Promise.all(names.map((name) => findServedModel(name, precision, state, config)));
-  const { file } = await createJob({ ...request, readable: caller.readable }, models, stores, states);
+  const created = await create({ ...request, readable: caller.readable }, models, stores, states);
+  if ("nothingNew" in created) return { job: await lastRun(created, api), isNew: false };
+  const { file } = created;
   // Dying before this line leaves a job without it, and a client without an answer: sent again, the request adds it.
   const { webhook } = body;
   if (webhook) await addWebhook(file.id, { url: webhook.url, secret: webhook.secret ?? null }, state);
-  return file.id;
+  return { job: file.id, isNew: true };
+}
+
+/** Throws JOB_NOT_FOUND where it has been deleted. */
+async function lastRun({ root, nothingNew: { run } }: NothingNew, { stores }: Api): Promise<string> {
+  const out = `${root}${datasetLayout.run(run)}`;
+  const file = await readJobFile(stores.at(out));
+  if (file) return file.id;
+  throw new CapfleetError(
+    "JOB_NOT_FOUND",
+    `there is nothing new, and the job that labelled what is there, ${out}, is gone`,
+  );
 }
