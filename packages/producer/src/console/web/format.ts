@@ -1,4 +1,6 @@
-/** Figures as people read them. */
+/** Figures and names as people read them. */
+import type { JobTask } from "./types.ts";
+
 const COUNT = new Intl.NumberFormat("en-US");
 const SHORT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
 const DAY_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -35,13 +37,13 @@ export function ago(iso: string): string {
   return RELATIVE.format(Math.trunc(seconds / size), unit);
 }
 
-/** The last part of a location, which tells rows apart. */
-export const lastPart = (uri: string): string => {
-  const part = uri.replace(/\/+$/, "").split("/").at(-1)!;
-  if (!uri.startsWith("file:")) return part;
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
+/** What a job of the task makes. */
+export const MADE: Record<JobTask, string> = {
+  caption: "Captions",
+  vqa: "Answers",
+  itm: "Matches",
+  itc: "Similarities",
+  embed: "Embeddings",
+  capfilt: "Cleaning with made captions",
+  filter: "Cleaning",
 };

@@ -9,13 +9,12 @@ export interface Loaded<T> {
   reload(): void;
 }
 
-/** `path`: null asks for nothing. Asked again every `everyMs` while the page is looked at. */
-export function useLoad<T>(path: string | null, everyMs = 0): Loaded<T> {
+/** Asked again every `everyMs` while the page is looked at. */
+export function useLoad<T>(path: string, everyMs = 0): Loaded<T> {
   const [loaded, setLoaded] = useState<{ path: string; data: T } | null>(null);
   const [error, setError] = useState<ApiError | null>(null);
   const [turn, setTurn] = useState(0);
   useEffect(() => {
-    if (path === null) return;
     const gone = new AbortController();
     const load = async () => {
       try {

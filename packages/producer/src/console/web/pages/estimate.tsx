@@ -55,8 +55,7 @@ export function Estimate({ values }: { values: Values }) {
         Estimate
       </button>
       <div aria-live="polite">
-        {error?.code === "ROUTE_NOT_FOUND" && <p class="muted">This server makes no estimates.</p>}
-        {error && error.code !== "ROUTE_NOT_FOUND" && <Notice error={error} />}
+        {error && <Notice error={error} />}
         {plan && (
           <>
             <p>

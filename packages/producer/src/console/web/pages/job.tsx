@@ -1,7 +1,7 @@
 /** One job: how far it is, what it costs, what can be done about it, and its rows. */
 import { useState } from "preact/hooks";
 import { ApiError, post, storedKey } from "../api.ts";
-import { count, duration, money, percent, plural, short, time } from "../format.ts";
+import { count, duration, MADE, money, percent, plural, short, time } from "../format.ts";
 import { asError, useJob } from "../hooks.ts";
 import { Badge, Figure, Foreign, Loading, Notice, Page, Progress } from "../parts/basics.tsx";
 import { Confirm } from "../parts/dialog.tsx";
@@ -12,7 +12,7 @@ export function JobPage({ id }: { id: string }) {
   const { job, error, set } = useJob(id);
   if (!job) return <Page title="Job">{error ? <Notice error={error} /> : <Loading />}</Page>;
   return (
-    <Page title={`${job.task} job`} aside={<Badge state={job.state} />}>
+    <Page title={MADE[job.task]} aside={<Badge state={job.state} />}>
       <p class="mono muted id">{job.id}</p>
       {error && <Notice error={error} />}
       {job.reason && <Notice error={new ApiError(job.reason.code, job.reason.message, "")} />}

@@ -1,7 +1,7 @@
 /** All jobs, the newest first, as they go on. */
 import { useState } from "preact/hooks";
 import { type ApiError, call } from "../api.ts";
-import { ago, count, duration, short, time } from "../format.ts";
+import { ago, count, duration, MADE, short, time } from "../format.ts";
 import { asError, useLoad } from "../hooks.ts";
 import { Badge, Empty, Foreign, Loading, Notice, Page, Progress } from "../parts/basics.tsx";
 import type { Job, JobPage } from "../types.ts";
@@ -96,18 +96,19 @@ function NoJobs({ state, isMore }: { state: string; isMore: boolean }) {
 
 function JobLine({ job }: { job: Job }) {
   const { counts, rate, eta_seconds: eta } = job;
+  const isMoving = job.state === "running" || job.state === "planning";
   const figures = [
     `${count(counts.done)}${counts.total === null ? "" : ` of ${count(counts.total)}`} rows`,
     ...(counts.failed > 0 ? [`${count(counts.failed)} failed`] : []),
-    ...(rate !== null ? [`${short(rate)} a second`] : []),
-    ...(eta !== null ? [`${duration(eta)} left`] : []),
+    ...(isMoving && rate !== null ? [`${short(rate)} a second`] : []),
+    ...(isMoving && eta !== null ? [`${duration(eta)} left`] : []),
   ];
   return (
     <li>
       <a class="card job-line" href={`#/jobs/${job.id}`}>
         <span class="what">
           <Badge state={job.state} />
-          <strong>{job.task}</strong>
+          <strong>{MADE[job.task]}</strong>
           <span class="muted">{job.models.map(({ model }) => model).join(" + ")}</span>
         </span>
         <time class="muted" dateTime={job.created_at} title={time(job.created_at)}>

@@ -1,6 +1,5 @@
 /** One row: its picture, and what was said about it. */
 import { useState } from "preact/hooks";
-import { lastPart } from "../format.ts";
 import { Foreign, Meter } from "../parts/basics.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Thumbnail } from "../parts/thumbnail.tsx";
@@ -25,7 +24,7 @@ export function RowCard({ job, shown }: { job: Job; shown: Shown }) {
         <div class="row-body">
           <Said answer={row} texts={texts} most={4} />
           <p class="row-id">
-            <Foreign mono>{lastPart(row.id)}</Foreign>
+            <Foreign mono>{row.id}</Foreign>
           </p>
         </div>
       </article>
@@ -123,9 +122,9 @@ function linesOf(
   texts: readonly string[] | null,
 ) {
   const logged = (value: number) => ({
-    score: value.toFixed(2),
+    score: Math.exp(value).toFixed(3),
     part: Math.exp(value),
-    title: "mean log-probability of its tokens; the bar is e to the power of it",
+    title: `e to the power of its score, ${value.toFixed(4)}, the mean log-probability of its tokens`,
   });
   const matched = (value: number) => ({ score: value.toFixed(3), part: value, title: "probability to match" });
   const similar = (value: number) => ({ score: value.toFixed(3), part: (value + 1) / 2, title: "cosine similarity" });
@@ -141,6 +140,6 @@ function linesOf(
   const many = (scores ?? []).map((value, i) => ({ value, text: texts?.[i] ?? `text ${i + 1}` }));
   lines.push(...many.sort((a, b) => b.value - a.value).map(({ value, text }) => ({ text, ...of(value) })));
   for (const { text, origin, itm: value, kept } of pairs ?? [])
-    lines.push({ text, mark: origin === "web" ? "dataset's" : "made", isDropped: !kept, ...matched(value) });
+    lines.push({ text, mark: origin === "web" ? "dataset" : "made", isDropped: !kept, ...matched(value) });
   return lines;
 }

@@ -192,8 +192,8 @@ function Gallery({ job, wanted, onAll }: GalleryProps) {
       <p class="muted looked" role="status">
         {isFiltered && (
           <>
-            {plural(rows.length, "row")} found in the {isOpen ? "first " : ""}
-            {count(looked)} of {count(committed)} rows.{" "}
+            {plural(rows.length, "row")} found in{" "}
+            {isOpen ? `the first ${count(looked)} of ${count(committed)} rows` : `all ${plural(committed, "row")}`}.{" "}
             <button type="button" class="link" onClick={onAll}>
               Show all
             </button>

@@ -18,13 +18,7 @@ export function SchedulesPage() {
         </a>
       }
     >
-      {error?.code === "ROUTE_NOT_FOUND" && (
-        <Empty>
-          <p>This server shows its schedules on the command line only:</p>
-          <pre>capfleet schedule list</pre>
-        </Empty>
-      )}
-      {error && error.code !== "ROUTE_NOT_FOUND" && <Notice error={error} />}
+      {error && <Notice error={error} />}
       {!data && !error && <Loading />}
       {data?.schedules.length === 0 && (
         <Empty>

@@ -37,8 +37,11 @@ export function TryPage() {
   const [error, setError] = useState<ApiError | null>(null);
   const [isBusy, setBusy] = useState(false);
   const models = useModels();
-  const running = useRef<AbortController | null>(null);
-  useEffect(() => () => running.current?.abort(), []);
+  const said = useRef<HTMLElement>(null);
+  // On a phone the answer is below the window.
+  useEffect(() => {
+    if (asked || error) said.current?.scrollIntoView({ block: "nearest" });
+  }, [asked, error]);
 
   const options = models.options(ask);
   const chosen = options.some(({ value }) => value === model) ? model : (options[0]?.value ?? "");
@@ -136,7 +139,7 @@ export function TryPage() {
             {isBusy ? "Waiting for an answer…" : picture ? "Ask the model" : "Choose a picture first"}
           </button>
         </form>
-        <section aria-label="The answer" aria-live="polite" aria-busy={isBusy}>
+        <section ref={said} aria-label="The answer" aria-live="polite" aria-busy={isBusy}>
           {error && <Notice error={error} />}
           {asked && (
             <div class="card answer">

@@ -33,7 +33,8 @@ function Field({ name, label, help, wrong, children }: FieldProps & { children(f
       <div id={`${id}-help`} class="help">
         {mine && (
           <p class="wrong-text" role="alert">
-            <bdi>{mine.message}</bdi> {mine.fix}
+            <bdi>{mine.message}</bdi>
+            <span>{mine.fix}</span>
           </p>
         )}
         {help && <p>{help}</p>}
