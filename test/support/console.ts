@@ -27,7 +27,8 @@ export interface ConsoleWorld {
 
 export async function consoleWorld(sandbox: Sandbox): Promise<ConsoleWorld> {
   const redis = await sandbox.redis();
-  const env = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_PRICE_PER_HOUR: "0.9" });
+  const more = { CAPFLEET_PRICE_PER_HOUR: "0.9", CAPFLEET_API_FILES: sandbox.folder, CAPFLEET_HTTPS_HOSTS: "*" };
+  const env = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, ...more });
   const photos = sandbox.path("photos");
   await mkdir(photos);
   await cp(join(DEMO, "images"), photos, { recursive: true });
