@@ -50,6 +50,7 @@ async function open(context: BrowserContext, hash = "/"): Promise<Page> {
   return opened;
 }
 
+const soon = <T>(value: () => T) => expect.poll(value, { timeout: 30_000 });
 const go = (hash: string) => page.goto(`${world.api.url}/#${hash}`);
 const heading = (name: string) => page.getByRole("heading", { level: 1, name }).waitFor();
 const button = (name: string | RegExp) => page.getByRole("button", { name, exact: typeof name === "string" });
@@ -113,13 +114,13 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await button("Submit the job").click();
     const focused = () => page.evaluate(() => (document.activeElement as HTMLInputElement).name);
     await page.locator(".wrong-text", { hasText: "Say where the images are" }).waitFor();
-    await expect.poll(focused).toBe("input");
+    await soon(focused).toBe("input");
 
     await field("input").fill(at("not-there"));
     await field("output").fill(at("captions"));
     await button("Submit the job").click();
     await page.locator(".field.wrong", { hasText: "does not exist" }).waitFor();
-    await expect.poll(focused).toBe("input");
+    await soon(focused).toBe("input");
     await expect(field("input").getAttribute("aria-invalid")).resolves.toBe("true");
 
     // Two fields that contradict each other: the first that the message names.
@@ -127,14 +128,14 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await field("num_captions").fill("3");
     await button("Submit the job").click();
     await page.locator(".field.wrong", { hasText: "num_captions 3 needs num_beams 3" }).waitFor();
-    await expect.poll(focused).toBe("num_captions");
+    await soon(focused).toBe("num_captions");
     await page.getByText("How texts are made").click();
     await field("num_beams").fill("3");
     // A field that is hidden is shown when it is the wrong one.
     await field("max_new_tokens").fill("100000");
     await page.getByText("How texts are made").click();
     await button("Submit the job").click();
-    await expect.poll(focused).toBe("max_new_tokens");
+    await soon(focused).toBe("max_new_tokens");
     await field("max_new_tokens").fill("");
     await button("Submit the job").click();
 
@@ -148,12 +149,12 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
   });
 
   test("rows with pictures; those that failed by their code, those that are searched, those of a score", async () => {
-    await expect.poll(() => page.locator(".gallery article").count()).toBe(24);
+    await soon(() => page.locator(".gallery article").count()).toBe(24);
     await button("More rows").click();
-    await expect.poll(() => page.locator(".gallery article").count()).toBe(27);
+    await soon(() => page.locator(".gallery article").count()).toBe(27);
     const picture = page.locator("article", { hasText: "scene-003.jpg" }).locator("img");
     await picture.scrollIntoViewIfNeeded();
-    await expect.poll(() => picture.evaluate((image: HTMLImageElement) => image.naturalWidth)).toBeGreaterThan(90);
+    await soon(() => picture.evaluate((image: HTMLImageElement) => image.naturalWidth)).toBeGreaterThan(90);
 
     await button(/^IMAGE_EMPTY/).click();
     await page.getByText("1 row found in all 27 rows").waitFor();
@@ -266,7 +267,7 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     const asked = { task: "itm", input: world.hostile, text_column: "text" };
     hostile = await jobOf(world, "hostile", asked);
     await go(`/jobs/${hostile.id}`);
-    await expect.poll(() => page.locator(".gallery article").count()).toBe(3);
+    await soon(() => page.locator(".gallery article").count()).toBe(3);
     expect(await textsOf(".row-id")).toContain(HOSTILE.id);
     await page.locator(".row-open").first().click();
     await page.getByRole("dialog").getByText("The row as it is stored").click();
@@ -297,7 +298,7 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await tabTo("A Submit", "Shift+Tab");
     await page.keyboard.press("Enter");
     await heading("Submit a job");
-    await expect.poll(focus).toBe("H1 Submit a job");
+    await soon(focus).toBe("H1 Submit a job");
     await tabTo("INPUT task");
     await page.keyboard.press("ArrowRight");
     await tabTo("INPUT input");
@@ -313,7 +314,7 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await page.keyboard.press("Enter");
     await page.getByRole("dialog").getByText("how many clocks are there?").waitFor();
     await page.keyboard.press("Escape");
-    await expect.poll(focus).toBe("BUTTON Row scene-000, all of it");
+    await soon(focus).toBe("BUTTON Row scene-000, all of it");
   });
 
   test("on a phone and in the dark: nothing is wider than the window, every text can be read", async () => {
@@ -391,10 +392,10 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await field("key").fill(key);
     await button("Go on").click();
     await heading("Captions");
-    await expect.poll(() => page.locator(".gallery img").count()).toBe(1);
-    await expect.poll(() => page.getByText("Your key may not see this picture").count()).toBe(2);
+    await soon(() => page.locator(".gallery img").count()).toBe(1);
+    await soon(() => page.getByText("Your key may not see this picture").count()).toBe(2);
     await go("/");
-    await expect.poll(() => page.locator(".job-line").count()).toBe(1);
+    await soon(() => page.locator(".job-line").count()).toBe(1);
     await go(`/jobs/${captions.id}`);
     await page.getByText("JOB_NOT_FOUND").waitFor();
 
