@@ -52,7 +52,7 @@ async function shotsOf(world: ConsoleWorld): Promise<Shot[]> {
   const { body: held } = await api.submit({ ...captions, output: sandbox.path("held"), precision: "fp32" });
   await api.post(`/v1/jobs/${held.id}/pause`);
 
-  const job = { hash: `/jobs/${done.id}`, shows: ".row img" };
+  const job = { hash: `/jobs/${done.id}`, shows: ".row" };
   const openRow = async (page: Page) => {
     await page.locator(".row-open").nth(3).click();
     await page.waitForSelector("dialog img");
@@ -73,9 +73,9 @@ async function shotsOf(world: ConsoleWorld): Promise<Shot[]> {
     { ...job, name: "job" },
     { ...job, name: "job-row", prepare: openRow },
     { ...job, name: "job-error", prepare: (page) => page.getByRole("button", { name: /IMAGE_EMPTY/ }).click() },
-    { name: "job-answers", hash: `/jobs/${asked.id}`, shows: ".row img" },
-    { name: "job-cleaned", hash: `/jobs/${cleaned.id}`, shows: ".row img" },
-    { name: "job-hostile", hash: `/jobs/${strange.id}`, shows: ".row img", whole: true },
+    { name: "job-answers", hash: `/jobs/${asked.id}`, shows: ".row" },
+    { name: "job-cleaned", hash: `/jobs/${cleaned.id}`, shows: ".row" },
+    { name: "job-hostile", hash: `/jobs/${strange.id}`, shows: ".row", whole: true },
     { name: "job-held", hash: `/jobs/${held.id}`, shows: ".figures", whole: true },
     { name: "try", hash: "/try", shows: ".drop", whole: true, prepare: tryIt },
     { name: "submit", hash: "/submit", shows: "form", whole: true, prepare: wrongInput },

@@ -30,7 +30,7 @@ export interface Bundle {
 /** `base`: where the page finds its files. */
 export async function bundleConsole(base: string): Promise<Bundle> {
   // Only where somebody opens the console.
-  const { build } = await import("esbuild");
+  const { build, stop } = await import("esbuild");
   const web = fileURLToPath(new URL("web/", import.meta.url));
   const { outputFiles } = await build({
     absWorkingDir: web,
@@ -48,6 +48,8 @@ export async function bundleConsole(base: string): Promise<Bundle> {
     legalComments: "none",
     logLevel: "silent",
   });
+  // It would keep a process of its own for the next one.
+  await stop();
   const files = new Map<string, Asset>();
   for (const { path, contents } of outputFiles) {
     const name = basename(path);

@@ -116,8 +116,8 @@ export function TryPage() {
                 value={way}
                 onValue={setWay}
                 options={[
-                  { value: "beams", label: "beam search: the likeliest" },
-                  { value: "sample", label: "sampling: varied ones" },
+                  { value: "beams", label: "likeliest (beams)" },
+                  { value: "sample", label: "varied (sampling)" },
                 ]}
               />
             </div>

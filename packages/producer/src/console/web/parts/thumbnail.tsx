@@ -9,6 +9,8 @@ const WHY: Record<string, string> = {
   ROW_NOT_FOUND: "No picture",
   IMAGE_NOT_FOUND: "The picture is gone",
   IMAGE_CHANGED: "The picture has been replaced",
+  IMAGE_EMPTY: "The file is empty",
+  IMAGE_TOO_LARGE: "Too large to be shown",
   IMAGE_UNREADABLE: "Can't be shown",
   THUMBNAIL_TIMEOUT: "Took too long",
 };
