@@ -68,7 +68,7 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
   });
   afterAll(() => sandbox?.cleanUp());
   afterEach(() => {
-    expect({ foreign, complaints }).toEqual({ foreign: [], complaints: [] });
+    expect({ foreign: foreign.splice(0), complaints: complaints.splice(0) }).toEqual({ foreign: [], complaints: [] });
   });
 
   test("the page and its files: small, compressed, cached by what is in them, with a policy", async () => {
