@@ -1,6 +1,6 @@
 /** What the console is looked at with: a real producer, Redis and worker, pictures, and jobs of several kinds. */
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { JobView } from "../../packages/producer/src/api/schemas.ts";
 import { type ApiClient, serving } from "./api.ts";
 import { DEMO, type Sandbox, type TestRedis } from "./processes.ts";
@@ -32,6 +32,10 @@ export async function consoleWorld(sandbox: Sandbox): Promise<ConsoleWorld> {
   const photos = sandbox.path("photos");
   await mkdir(photos);
   await cp(join(DEMO, "images"), photos, { recursive: true });
+  const samples = sandbox.path("web/samples.jsonl");
+  await mkdir(dirname(samples));
+  await cp(join(DEMO, "samples.jsonl"), samples);
+  await cp(join(DEMO, "images"), sandbox.path("web/images"), { recursive: true });
   await writeFile(join(photos, "broken.jpg"), "this is no picture");
   await writeFile(join(photos, "cut-off.png"), (await readFile(join(photos, "scene-006.png"))).subarray(0, 600));
   await writeFile(join(photos, "empty.webp"), "");
@@ -42,7 +46,7 @@ export async function consoleWorld(sandbox: Sandbox): Promise<ConsoleWorld> {
   });
   await writeFile(hostile, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
   const { api } = await serving(sandbox, env);
-  return { sandbox, redis, env, api, photos, hostile, samples: join(DEMO, "samples.jsonl") };
+  return { sandbox, redis, env, api, photos, hostile, samples };
 }
 
 /** Submits, and waits for the end. */
