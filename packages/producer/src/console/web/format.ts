@@ -44,6 +44,6 @@ export const MADE: Record<JobTask, string> = {
   itm: "Matches",
   itc: "Similarities",
   embed: "Embeddings",
-  capfilt: "Cleaning with made captions",
-  filter: "Cleaning",
+  capfilt: "CapFilt",
+  filter: "Filtered texts",
 };

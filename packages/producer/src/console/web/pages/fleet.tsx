@@ -91,7 +91,7 @@ function Backlog({ fleet: { backlog, workers } }: { fleet: Fleet }) {
   const nameOf = (engines: string) =>
     engines
       .split("+")
-      .map((digest) => names.get(digest) ?? digest)
+      .map((digest) => names.get(digest) ?? `engine ${digest}, which no worker runs`)
       .join(" + ");
   return (
     <section aria-label="Backlog">

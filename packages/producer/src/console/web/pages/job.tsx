@@ -37,14 +37,13 @@ function Figures({ job: { counts, rate, eta_seconds: eta, cost, state } }: { job
   const share = total ? percent(done / total) : undefined;
   const all = total === null ? `${count(planned)} planned so far` : `of ${count(total)}`;
   const isOver = FINAL.includes(state);
+  const isMoving = state === "running" && rate !== null;
   return (
     <dl class="figures" aria-live="off">
       <Figure name="Rows" value={count(done)} note={share ? `${all}, ${share}` : all} />
       <Figure name="Failed" value={count(failed)} note={done > 0 ? percent(failed / done) : undefined} />
-      {!isOver && (
-        <Figure name="Rate" value={rate === null ? "–" : `${short(rate)}/s`} note="over the last half minute" />
-      )}
-      {!isOver && <Figure name="Time left" value={eta === null ? "–" : duration(eta)} />}
+      {!isOver && <Figure name="Rate" value={isMoving ? `${short(rate)}/s` : "–"} note="over the last half minute" />}
+      {!isOver && <Figure name="Time left" value={isMoving && eta !== null ? duration(eta) : "–"} />}
       {cost && cost.spent !== null && (
         <Figure
           name="Cost"
