@@ -413,12 +413,10 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     });
     expect((await world.api.get(`/v1/jobs/${mixed.id}/thumbnail?position=0.0`)).status).toBe(401);
 
+    const kept = () => page.evaluate(() => [sessionStorage.length, localStorage.length, document.cookie]);
+    expect(await kept()).toEqual([1, 0, ""]);
     await button("Forget the key").click();
     await heading("A key, please");
-    expect(await page.evaluate(() => [sessionStorage.length, localStorage.length, document.cookie])).toEqual([
-      0,
-      0,
-      "",
-    ]);
+    expect(await kept()).toEqual([0, 0, ""]);
   });
 });

@@ -32,10 +32,10 @@ export async function consoleWorld(sandbox: Sandbox): Promise<ConsoleWorld> {
   const photos = sandbox.path("photos");
   await mkdir(photos);
   await cp(join(DEMO, "images"), photos, { recursive: true });
-  const samples = sandbox.path("web/samples.jsonl");
+  const samples = sandbox.path("samples/samples.jsonl");
   await mkdir(dirname(samples));
   await cp(join(DEMO, "samples.jsonl"), samples);
-  await cp(join(DEMO, "images"), sandbox.path("web/images"), { recursive: true });
+  await cp(join(DEMO, "images"), sandbox.path("samples/images"), { recursive: true });
   await writeFile(join(photos, "broken.jpg"), "this is no picture");
   await writeFile(join(photos, "cut-off.png"), (await readFile(join(photos, "scene-006.png"))).subarray(0, 600));
   await writeFile(join(photos, "empty.webp"), "");

@@ -44,6 +44,8 @@ export async function bundleConsole(base: string): Promise<Bundle> {
     target: ["es2023", "chrome123", "firefox121", "safari17.5"],
     jsx: "automatic",
     jsxImportSource: "preact",
+    // The one beside the files is for tsc, and extends one that a deployment does not have.
+    tsconfigRaw: {},
     loader: { ".svg": "copy" },
     legalComments: "none",
     logLevel: "silent",
