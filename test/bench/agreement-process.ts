@@ -30,7 +30,7 @@ const names = (await readdir(IMAGES)).sort().slice(0, COUNT);
 const images: Uint8Array[] = [];
 for (const name of names) {
   const file = await readFile(join(IMAGES, name));
-  images.push(await decode(file, { width: SIZE, height: SIZE }, { maxPixels: 1e8 }));
+  images.push(await decode(file, { width: SIZE, height: SIZE }, { maxPixels: 1e8, maxSeconds: 120 }));
 }
 
 const found = new Map<string, { states: Float32Array[]; width: number; captions: Generated[] }>();

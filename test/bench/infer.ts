@@ -105,7 +105,9 @@ async function bareCalls(image: Buffer, { ref, folder }: Model): Promise<number[
   const items = [{ id: "1", texts: [] }];
   const times = await repeated(() =>
     timed(async () => {
-      new Uint8Array(slab).set(await decode(image, size, { maxPixels: config.maxImagePixels }));
+      new Uint8Array(slab).set(
+        await decode(image, size, { maxPixels: config.maxImagePixels, maxSeconds: config.maxDecodeSeconds }),
+      );
       await host.label({ engine: 0, slab, first: 0, items, task: TASK, urgent: true });
     }),
   );

@@ -60,7 +60,9 @@ async function bareLoop(files: string[]): Promise<number> {
   const bytes = image.width * image.height * 3;
   const decoding = pLimit(availableParallelism());
   const decodeOne = (file: string) =>
-    decoding(async () => decode(await readFile(file), image, { maxPixels: config.maxImagePixels }));
+    decoding(async () =>
+      decode(await readFile(file), image, { maxPixels: config.maxImagePixels, maxSeconds: config.maxDecodeSeconds }),
+    );
 
   // Decode runs ahead by as many batches as in the worker, and two batches are with the engine, so that it never waits.
   let next = 0;

@@ -4,6 +4,7 @@ import { cp, mkdir, readdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { command } from "../support/command.ts";
 import { capfleet, DEMO, freePort, Sandbox } from "../support/processes.ts";
 
 let sandbox: Sandbox;
@@ -139,7 +140,7 @@ describe("usage: exit code 2, before anything exists", () => {
     ],
   ];
   test.each(cases)("%s: %s", async (_, code, word, args) => {
-    const { code: exit, stdout, stderr } = await run(...args());
+    const { code: exit, stdout, stderr } = await command(env, "run", ...args());
     expect(stderr.split("\n")[0]).toMatch(new RegExp(`^${code}: .*${word}`));
     // One line that says what is wrong, one that says what to do, and no stack trace.
     expect(stderr.trimEnd().split("\n")).toHaveLength(2);
@@ -148,9 +149,9 @@ describe("usage: exit code 2, before anything exists", () => {
   });
 
   test("a job that is not there", async () => {
-    for (const command of ["status", "pause", "resume", "results", "watch", "cancel"]) {
-      const { code, stderr } = await capfleet(env, command, at("photos"));
-      expect({ command, code, word: stderr.split(":")[0] }).toEqual({ command, code: 2, word: "JOB_NOT_FOUND" });
+    for (const name of ["status", "pause", "resume", "results", "watch", "cancel"]) {
+      const { code, stderr } = await command(env, name, at("photos"));
+      expect({ name, code, word: stderr.split(":")[0] }).toEqual({ name, code: 2, word: "JOB_NOT_FOUND" });
     }
   });
 
@@ -216,7 +217,7 @@ describe("surroundings: exit code 1", () => {
 
 test("without a command there is help, and no words of a library", async () => {
   for (const args of [[], ["schedule"], ["keys"]]) {
-    const { code, stderr } = await capfleet(env, ...args);
+    const { code, stderr } = await command(env, ...args);
     expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringMatching(/^Usage: capfleet(.|\n)*Examples:/) });
     expect(stderr).not.toContain("outputHelp");
   }
@@ -226,8 +227,8 @@ test("every command has a help text with an example", async () => {
   const { stdout } = await capfleet(env, "--help");
   const commands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name!).filter((name) => name !== "help");
   expect(commands).toEqual(expect.arrayContaining(["run", "submit", "serve", "status", "doctor", "results"]));
-  for (const command of commands) {
-    const help = await capfleet(env, command, "--help");
+  for (const name of commands) {
+    const help = await command(env, name, "--help");
     expect(help.code).toBe(0);
     expect(help.stdout).toMatch(/Examples?:/);
   }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Pair, ResultRow } from "@capfleet/shared/contract";
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { TestFleet } from "../support/fleet.ts";
 import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 
@@ -17,6 +18,7 @@ interface Sample {
 let sandbox: Sandbox;
 let env: NodeJS.ProcessEnv;
 let samples: Sample[];
+let fleet: TestFleet;
 const stores = storesFromEnv({});
 const manifest = join(DEMO, "samples.jsonl");
 const images = join(DEMO, "images");
@@ -30,14 +32,15 @@ beforeAll(async () => {
   sandbox = await Sandbox.create();
   env = sandbox.env();
   samples = jsonLines<Sample>(await readFile(manifest, "utf8"));
+  fleet = await TestFleet.start(sandbox, ["demo-caption", "demo-itm"], ["--precision", "int8"]);
 });
 afterAll(() => sandbox.cleanUp());
 
-async function clean(name: string, ...args: string[]) {
+/** By the fleet, in int8. */
+async function clean(name: string, ...args: string[]): Promise<string> {
   const out = sandbox.path(name);
-  const { code, stdout, stderr } = await capfleet(env, "run", ...args, "--out", out);
-  if (code !== 0) throw new Error(`exit code ${code}: ${stderr}`);
-  return { out, stdout };
+  await fleet.finish(...args, "--out", out);
+  return out;
 }
 
 const rowsIn = async (out: string, records: number) => (await expectWhole(stores.at(`${out}/`), records)).rows;
@@ -53,8 +56,10 @@ function quality(rows: readonly ResultRow[]) {
 
 test("capfilt: wrong web texts are dropped, right ones and captions kept; fp32 and int8", async () => {
   for (const precision of ["fp32", "int8"]) {
-    const args = ["capfilt", manifest, "--text-column", "alt", "--num-captions", "3", "--precision", precision];
-    const { out, stdout } = await clean(`capfilt-${precision}`, ...args);
+    const args = ["run", "capfilt", manifest, "--text-column", "alt", "--num-captions", "3", "--precision", precision];
+    const out = sandbox.path(`capfilt-${precision}`);
+    const { code, stdout } = await capfleet(env, ...args, "--out", out);
+    expect(code).toBe(0);
     const rows = await rowsIn(out, 24);
     const { precision: share, recall } = quality(rows);
     expect(share).toBeGreaterThanOrEqual(0.9);
@@ -82,7 +87,7 @@ test("capfilt: wrong web texts are dropped, right ones and captions kept; fp32 a
 });
 
 test("filter alone judges the dataset's texts, by a threshold of one's own", async () => {
-  const { out } = await clean("filter", "filter", manifest, "--text-column", "alt", "--threshold", "0.99");
+  const out = await clean("filter", "filter", manifest, "--text-column", "alt", "--threshold", "0.99");
   const rows = await rowsIn(out, 24);
   expect(rows.flatMap((row) => of(row, "synthetic"))).toEqual([]);
   for (const row of rows) for (const { itm, kept } of row.pairs!) expect(kept).toBe(itm >= 0.99);
@@ -92,10 +97,10 @@ test("a record without a text gets captions; a folder of images has nothing but 
   const file = sandbox.path("sparse.jsonl");
   const lines = samples.slice(0, 3).map(({ image, alt }, i) => ({ image: join(DEMO, image), ...(i > 0 && { alt }) }));
   await writeFile(file, lines.map((line) => JSON.stringify(line)).join("\n"));
-  const sparse = await rowsIn((await clean("sparse", "capfilt", file, "--text-column", "alt")).out, 3);
+  const sparse = await rowsIn(await clean("sparse", "capfilt", file, "--text-column", "alt"), 3);
   expect(sparse.map((row) => of(row, "web").length)).toEqual([0, 1, 1]);
   expect(of(sparse[0]!, "synthetic")).toHaveLength(1);
-  const all = await rowsIn((await clean("folder", "capfilt", images, "--limit", "4")).out, 4);
+  const all = await rowsIn(await clean("folder", "capfilt", images, "--limit", "4"), 4);
   for (const row of all) expect(row.pairs!.map(({ origin }) => origin)).toEqual(["synthetic"]);
 });
 
@@ -104,7 +109,7 @@ test("the report shows counts, a histogram and examples with pictures, and no te
   const file = sandbox.path("hostile.jsonl");
   const lines = samples.map(({ image, alt }, i) => ({ image: join(DEMO, image), alt: i === 0 ? hostile : alt }));
   await writeFile(file, lines.map((line) => JSON.stringify(line)).join("\n"));
-  const { out } = await clean("report", "capfilt", file, "--text-column", "alt");
+  const out = await clean("report", "capfilt", file, "--text-column", "alt");
   const page = await readFile(join(out, "report.html"), "utf8");
   expect(page).not.toContain("<script");
   expect(page).toContain("&#60;script&#62;");
@@ -122,7 +127,7 @@ test.each([
   const out = sandbox.path("refused");
   const { code, stderr } = await capfleet(
     env,
-    "run",
+    "submit",
     "capfilt",
     manifest,
     "--text-column",
@@ -153,24 +158,24 @@ test("a job with two models that is killed goes on with both", async () => {
 
 test("a fleet: the job waits for a worker that runs both models, says so, and is done by it", async () => {
   const redis = await sandbox.redis();
-  const fleet = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_STATE: sandbox.path("fleet") });
+  const own = sandbox.env({ CAPFLEET_REDIS_URL: redis.url, CAPFLEET_STATE: sandbox.path("waiting") });
   const out = sandbox.path("in-the-fleet");
   const args = ["submit", "capfilt", manifest, "--text-column", "alt", "--out", out, "--precision", "int8"];
-  const { code, stderr } = await capfleet(fleet, ...args);
+  const { code, stderr } = await capfleet(own, ...args);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  sandbox.producer(fleet);
+  sandbox.producer(own);
   // Its --models is the captioner.
-  const one = sandbox.worker(fleet);
+  const one = sandbox.worker(own);
   const waiting = () =>
-    capfleet(fleet, "status", out).then(({ stdout }) => /no worker for demo-itm/.test(stdout) || null);
+    capfleet(own, "status", out).then(({ stdout }) => /no worker for demo-itm/.test(stdout) || null);
   await until("the job to wait for the filter", waiting);
-  const other = sandbox.worker(fleet, "--models", "demo-itm");
+  const other = sandbox.worker(own, "--models", "demo-itm");
   const apart = () =>
-    capfleet(fleet, "status", out).then(({ stdout }) => /runs both demo-caption and demo-itm/.test(stdout) || null);
+    capfleet(own, "status", out).then(({ stdout }) => /runs both demo-caption and demo-itm/.test(stdout) || null);
   await until("the job to wait for both together", apart);
   await one.kill("SIGTERM");
   await other.kill("SIGTERM");
-  sandbox.worker(fleet, "--models", "demo-caption,demo-itm");
+  sandbox.worker(own, "--models", "demo-caption,demo-itm");
   await until("the job to finish", () => stores.at(`${out}/`).stat("_SUCCESS"));
   expect(quality(await rowsIn(out, 24)).precision).toBeGreaterThanOrEqual(0.9);
 });

@@ -7,7 +7,7 @@ import { datasetRootSchema, type ResultRow } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import { flakyProxy } from "../support/flaky-proxy.ts";
-import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
+import { capfleet, capfleetProcess, DEMO, Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 import type { S3Server } from "../support/s3/ceph.ts";
 
@@ -202,7 +202,9 @@ describe.skipIf("skipped" in s3Server)("a bucket, by a fleet", () => {
 
     // Without a worker neither can have ended before the other has begun.
     await worker.kill("SIGTERM");
-    const both = await Promise.all(["two", "three"].map((prompt) => capfleet(env, ...command, "--prompt", prompt)));
+    const both = await Promise.all(
+      ["two", "three"].map((prompt) => capfleetProcess(env, ...command, "--prompt", prompt)),
+    );
     expect(both.map(({ code }) => code).sort()).toEqual([0, 2]);
     expect(both.find(({ code }) => code === 2)!.stderr).toMatch(/^DATASET_BUSY/);
     sandbox.worker(env);

@@ -1,4 +1,4 @@
-/** `capfleet run` over tables: the same rows from CSV, TSV and Parquet; planning that is killed; what is refused. */
+/** Jobs over tables: the same rows from CSV, TSV and Parquet; planning that is killed; what is refused. */
 import { execFileSync } from "node:child_process";
 import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
@@ -6,9 +6,9 @@ import { layout } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { TestFleet } from "../support/fleet.ts";
 import { writeManifest } from "../support/large-inputs.ts";
 import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
-import { expectWhole } from "../support/rows.ts";
 
 interface Sample {
   id: string;
@@ -19,6 +19,7 @@ interface Sample {
 
 let sandbox: Sandbox;
 let env: NodeJS.ProcessEnv;
+let fleet: TestFleet;
 let samples: Sample[];
 const at = (name: string) => sandbox.path(name);
 const out = (name: string): Store => storesFromEnv({}).at(`${at(name)}/`);
@@ -53,6 +54,7 @@ beforeAll(async () => {
   await writeFile(at("in/part-09.csv"), table(samples.slice(2, 3), ","));
   await writeFile(at("in/part-10.csv"), table(samples.slice(3), ","));
   await layOutAsImg2dataset();
+  fleet = await TestFleet.start(sandbox, ["demo-caption", "demo-itm"]);
 });
 afterAll(() => sandbox.cleanUp());
 
@@ -81,10 +83,7 @@ const COLUMNS = ["--image-column", "url", "--id-column", "sku", "--keep", "alt"]
 test.each(["list.csv", "list.tsv", "list.parquet", "part-{08..10}.csv", "laion/{00000..00001}.parquet"])(
   "%s: each row's caption, id and kept column",
   async (input) => {
-    const name = `out-${input}`;
-    const { code, stderr } = await capfleet(env, "run", "caption", at(`in/${input}`), "--out", at(name), ...COLUMNS);
-    expect({ code, stderr }).toMatchObject({ code: 0 });
-    const { rows } = await expectWhole(out(name), samples.length);
+    const rows = await fleet.rowsOf("caption", at(`in/${input}`), samples.length, ...COLUMNS);
     expect(rows.map(({ id, caption, kept }) => [id, caption, kept])).toEqual(
       samples.map(({ id, alt, truth }) => [id, truth.caption, { alt: `${alt},\n"again"` }]),
     );
@@ -92,9 +91,7 @@ test.each(["list.csv", "list.tsv", "list.parquet", "part-{08..10}.csv", "laion/{
 );
 
 test("an img2dataset folder is its tars; Parquet files without them are a manifest", async () => {
-  const tars = await capfleet(env, "run", "caption", at("in/laion"), "--out", at("tars"), "--keep", "txt");
-  expect(tars).toMatchObject({ code: 0 });
-  const { rows } = await expectWhole(out("tars"), samples.length);
+  const rows = await fleet.rowsOf("caption", at("in/laion"), samples.length, "--keep", "txt");
   expect(rows.map(({ caption, kept }) => [caption, kept])).toEqual(
     samples.map(({ alt, truth }) => [truth.caption, { txt: alt }]),
   );
@@ -103,28 +100,26 @@ test("an img2dataset folder is its tars; Parquet files without them are a manife
   const options = [...COLUMNS.slice(0, 4), "--text-column", "alt", "--model", "demo-itm"];
   const beside = samples.map((sample) => ({ ...sample, image: `../../${sample.image}` }));
   await writeFile(at("in/metadata/part.parquet/0.parquet"), parquet(beside));
-  const matched = await capfleet(env, "run", "itm", at("in/metadata"), "--out", at("itm"), ...options);
-  expect(matched).toMatchObject({ code: 0 });
-  const ids = (await expectWhole(out("itm"), samples.length)).rows.map(({ id }) => id);
-  expect(ids).toEqual(samples.map(({ id }) => id));
+  const matched = await fleet.rowsOf("itm", at("in/metadata"), samples.length, ...options);
+  expect(matched.map(({ id }) => id)).toEqual(samples.map(({ id }) => id));
 });
 
 describe("a planner that is killed", () => {
   test.each(["csv", "parquet"])("within a .%s: the next one goes on where it ended", async (ending) => {
     const RECORDS = 24_000;
     const redis = await sandbox.redis();
-    const fleet = { ...env, CAPFLEET_REDIS_URL: redis.url, CAPFLEET_STATE: at(`state-${ending}`) };
+    const own = { ...env, CAPFLEET_REDIS_URL: redis.url, CAPFLEET_STATE: at(`state-${ending}`) };
     await writeManifest(at(`in/large.${ending}`), RECORDS);
     const job = [at(`in/large.${ending}`), "--out", at(`killed-${ending}`), "--model", "demo-caption"];
-    const submitted = await capfleet(fleet, "submit", "caption", ...job, "--shard-size", "20");
+    const submitted = await capfleet(own, "submit", "caption", ...job, "--shard-size", "20");
     expect(submitted).toMatchObject({ code: 0, stderr: "" });
     const store = out(`killed-${ending}`);
-    const producer = sandbox.producer(fleet);
+    const producer = sandbox.producer(own);
     await until("some of the plan", () => store.stat(layout.shard(50)));
     await producer.kill("SIGKILL");
     expect(await store.stat(layout.plan)).toBeNull();
     const before = (await store.stat(layout.shard(50)))!.etag;
-    const next = sandbox.producer(fleet);
+    const next = sandbox.producer(own);
     await until("the whole plan", () => store.stat(layout.plan));
     await next.kill("SIGKILL");
     expect((await store.stat(layout.shard(50)))!.etag).toBe(before);
@@ -146,7 +141,7 @@ test.each<[string, string | Buffer, string[], RegExp]>([
   ["a.csv", "image\n", [], /^INPUT_EMPTY: .*a\.csv/m],
 ])("%s with %j is refused before anything is there", async (name, body, options, message) => {
   await writeFile(at(name), body);
-  const refused = await capfleet(env, "run", "caption", at(name), "--out", at("nothing"), ...options);
+  const refused = await capfleet(env, "submit", "caption", at(name), "--out", at("nothing"), ...options);
   expect(refused.stderr).toMatch(message);
   expect(refused.code).toBe(2);
   await expect(readdir(at("nothing"))).rejects.toMatchObject({ code: "ENOENT" });

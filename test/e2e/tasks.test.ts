@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { ResultRow } from "@capfleet/shared/contract";
 import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { TestFleet } from "../support/fleet.ts";
 import { capfleet, DEMO, Sandbox } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 
@@ -18,9 +19,13 @@ interface Sample {
 let sandbox: Sandbox;
 let env: NodeJS.ProcessEnv;
 let samples: Sample[];
+let fleet: TestFleet;
 const stores = storesFromEnv({});
 const images = join(DEMO, "images");
 const manifest = join(DEMO, "samples.jsonl");
+const parity = (name: string) => join(DEMO, "../parity/cases", name);
+const OPT = parity("blip2-opt-new-layout");
+const ITM = parity("blip2-itm-bin");
 
 const jsonLines = async <T>(file: string): Promise<T[]> => {
   const lines = (await readFile(file, "utf8")).trimEnd().split("\n");
@@ -31,19 +36,14 @@ beforeAll(async () => {
   sandbox = await Sandbox.create();
   env = sandbox.env();
   samples = await jsonLines<Sample>(manifest);
+  // fp32, so that figures can be compared.
+  const models = ["demo-caption", "demo-vqa", "demo-itm", OPT, ITM];
+  fleet = await TestFleet.start(sandbox, models, ["--precision", "fp32"]);
 });
 afterAll(() => sandbox.cleanUp());
 
-let jobs = 0;
-
-/** Runs a job to its end and returns its rows, checked against its records; fp32, so that figures can be compared. */
-async function rowsOf(task: string, input: string, records: number, ...options: string[]): Promise<ResultRow[]> {
-  const out = sandbox.path(`out-${jobs++}`);
-  const args = ["run", task, input, "--out", out, "--precision", "fp32", ...options];
-  const { code, stderr } = await capfleet(env, ...args);
-  if (code !== 0) throw new Error(`exit code ${code}: ${stderr}`);
-  return (await expectWhole(stores.at(`${out}/`), records)).rows;
-}
+const rowsOf = (task: string, input: string, records: number, ...options: string[]): Promise<ResultRow[]> =>
+  fleet.rowsOf(task, input, records, "--precision", "fp32", ...options);
 
 async function writeManifest(name: string, lines: object[]): Promise<string> {
   await mkdir(sandbox.path("in"), { recursive: true });
@@ -89,18 +89,7 @@ describe("caption", () => {
 
   test("a prompt that is longer than the model: the job fails at once, and says why", async () => {
     const prompt = Array(100).fill("dog").join(" ");
-    const { code, stderr } = await capfleet(
-      env,
-      "run",
-      "caption",
-      images,
-      "--out",
-      sandbox.path("p"),
-      "--prompt",
-      prompt,
-    );
-    expect(stderr).toMatch(/^JOB_FAILED: .*INVALID_OPTION: /m);
-    expect(code).toBe(1);
+    await expect(rowsOf("caption", images, 24, "--prompt", prompt)).rejects.toThrow(/^failed: INVALID_OPTION: /);
   });
 });
 
@@ -246,22 +235,11 @@ test("the precision that suits a CPU, where none is asked for, gives the right a
   expect(rows.filter(({ answer }, i) => answer === samples[i]!.truth.answer).length).toBeGreaterThanOrEqual(23);
 });
 
-test("a fleet: jobs of several tasks and models on one worker, all at once", async () => {
-  const redis = await sandbox.redis();
-  const fleet = sandbox.env({ CAPFLEET_REDIS_URL: redis.url });
-  sandbox.producer(fleet);
-  sandbox.worker(fleet, "--models", "demo-vqa,demo-itm", "--precision", "fp32");
-  const submit = async (task: string, ...options: string[]) => {
-    const out = sandbox.path(`fleet-${task}`);
-    const args = ["submit", task, manifest, "--out", out, "--precision", "fp32", "--wait", ...options];
-    // Ended with the sandbox, should the job never end.
-    expect(await sandbox.capfleet(fleet, ...args).ended()).toBe(0);
-    return (await expectWhole(stores.at(`${out}/`), 24)).rows;
-  };
+test("jobs of several tasks and models on one worker, all at once", async () => {
   const [answers, matches, vectors] = await Promise.all([
-    submit("vqa", "--question-column", "question"),
-    submit("itm", "--text-column", "alt"),
-    submit("embed"),
+    rowsOf("vqa", manifest, 24, "--question-column", "question"),
+    rowsOf("itm", manifest, 24, "--text-column", "alt"),
+    rowsOf("embed", manifest, 24),
   ]);
   expect(answers.filter(({ answer }, i) => answer === samples[i]!.truth.answer)).toHaveLength(23);
   for (const [i, { itm }] of matches.entries()) expect(itm! > 0.5).toBe(samples[i]!.truth.alt_matches);
@@ -275,8 +253,6 @@ test("a fleet: jobs of several tasks and models on one worker, all at once", asy
  */
 describe("BLIP-2", () => {
   const SURE = 0.06;
-  const parity = (name: string) => join(DEMO, "../parity/cases", name);
-  const OPT = parity("blip2-opt-new-layout");
   interface Golden {
     id: string;
     task: { name: string; decoding: object };
@@ -334,15 +310,19 @@ describe("BLIP-2", () => {
   test("4 bits: an answer for each record; BLIP has none", async () => {
     const ask = ["--question", "how many dogs are there?", "--precision", "int4"];
     const model = parity("blip2-opt-float16-sharded");
-    const rows = await rowsOf("vqa", images, 2, ...only(2), "--model", model, ...ask);
+    const out = sandbox.path("int4");
+    const done = await capfleet(env, "run", "vqa", images, "--out", out, ...only(2), "--model", model, ...ask);
+    expect(done).toMatchObject({ code: 0 });
+    const { rows } = await expectWhole(stores.at(`${out}/`), 2);
     expect(rows.every(({ answer, score }) => typeof answer === "string" && score! < 0)).toBe(true);
-    const { code, stderr } = await capfleet(env, "run", "vqa", images, "--out", sandbox.path("int4"), ...ask);
-    expect(stderr).toMatch(/^INVALID_OPTION: demo-vqa can't run as int4/m);
-    expect(code).toBe(2);
+    await expect(fleet.rowsOf("vqa", images, 2, ...ask)).rejects.toMatchObject({
+      code: "INVALID_OPTION",
+      message: expect.stringMatching(/^demo-vqa can't run as int4/),
+    });
   });
 
   test("an image has as many vectors as the model has queries; a text has one", async () => {
-    const model = ["--model", parity("blip2-itm-bin")];
+    const model = ["--model", ITM];
     const [row] = await rowsOf("embed", images, 1, ...only(1), ...model);
     expect(row!.embedding).toBeUndefined();
     expect(row!.embeddings!.map((vector) => Math.hypot(...vector))).toEqual(Array(9).fill(expect.closeTo(1, 5)));

@@ -3,25 +3,35 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { layout, type ResultRow, type Summary } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { readSummary } from "../../packages/producer/src/jobs/status.ts";
+import { command } from "../support/command.ts";
+import { TestFleet } from "../support/fleet.ts";
 import { capfleet, DEMO, Sandbox, until } from "../support/processes.ts";
 import { expectWhole, readRows } from "../support/rows.ts";
 
 const IMAGES = join(DEMO, "images");
 const stores = storesFromEnv({});
 let sandbox: Sandbox;
+let fleet: TestFleet;
+/** Of jobs that `capfleet run` makes. */
 let env: NodeJS.ProcessEnv;
+let tests = 0;
 let out: string;
 let store: Store;
 
-beforeEach(async () => {
+beforeAll(async () => {
   sandbox = await Sandbox.create();
-  env = sandbox.env();
-  out = sandbox.path("out");
+  fleet = await TestFleet.start(sandbox, ["demo-caption"]);
+  env = sandbox.env({ CAPFLEET_STATE: sandbox.path("local") });
+});
+beforeEach(() => {
+  out = sandbox.path(`out-${tests++}`);
   store = stores.at(`${out}/`);
 });
-afterEach(() => sandbox.cleanUp());
+afterAll(() => sandbox.cleanUp());
+
+const whole = () => until("the job to finish", () => store.stat(layout.success));
 
 /** Fails rows of a finished job as a model that fails does: there is no such model to be had. */
 async function failRows(shard: number, ...which: number[]): Promise<void> {
@@ -53,14 +63,13 @@ async function missing(lines: number): Promise<string> {
 }
 
 test("retry does again what failed and may succeed, and touches no other shard", async () => {
-  await capfleet(env, "run", "caption", IMAGES, "--out", out, "--shard-size", "8");
+  await fleet.finish("caption", IMAGES, "--out", out, "--shard-size", "8");
   const before = await readRows(store);
-  expect((await capfleet(env, "retry", out)).stdout).toMatch(/no rows that failed and may succeed/);
+  expect((await command(fleet.env, "retry", out)).stdout).toMatch(/no rows that failed and may succeed/);
   await failRows(1, 0, 3);
   const planted = await contents();
-  const { code, stdout } = await capfleet(env, "retry", out);
-  expect(code).toBe(0);
-  expect(stdout).toMatch(/^finished: 24 rows labelled, 0 failed/);
+  expect((await command(fleet.env, "retry", out)).stdout).toMatch(/^retrying job_.*: 2 rows$/m);
+  await whole();
   const { rows, summary } = await expectWhole(store, 24);
   expect(rows).toEqual(before);
   expect(summary.retries).toBe(1);
@@ -84,57 +93,39 @@ test("a retry that is killed goes on, and the job is not whole meanwhile", async
   expect((await expectWhole(store, 24)).rows).toEqual(before);
 });
 
-test("in a fleet, retry is the producer's and the workers' work", async () => {
-  const redis = await sandbox.redis();
-  const fleet = sandbox.env({ CAPFLEET_REDIS_URL: redis.url });
-  sandbox.producer(fleet);
-  sandbox.worker(fleet);
-  await capfleet(fleet, "submit", "caption", IMAGES, "--out", out, "--shard-size", "8", "--wait");
-  const before = await readRows(store);
-  await failRows(2, 7);
-  const { stdout } = await capfleet(fleet, "retry", out);
-  expect(stdout).toMatch(/^retrying job_.*: 1 row$/m);
-  await until("the retried job", () => store.stat(layout.success));
-  expect((await expectWhole(store, 24)).rows).toEqual(before);
-});
-
 test("a job that mostly fails is stopped, says why, and goes on when it is asked to", async () => {
-  const manifest = await missing(20_000);
-  const args = ["run", "caption", manifest, "--out", out, "--shard-size", "100"];
-  const { code, stdout, stderr } = await capfleet(env, ...args);
-  expect(code).toBe(1);
-  expect(stderr).toMatch(/TOO_MANY_ERRORS: (\d+) of \1 rows have failed, \1 of them with IMAGE_NOT_FOUND/);
-  expect(stdout).toMatch(/^failed: 0 rows labelled/);
+  const job = ["caption", await missing(6_000), "--out", out, "--shard-size", "100"];
+  await expect(fleet.finish(...job)).rejects.toThrow(
+    /^failed: TOO_MANY_ERRORS: (\d+) of \1 rows have failed, \1 of them with IMAGE_NOT_FOUND/,
+  );
   const summary = (await readSummary(store))!;
   expect(summary.rows).toBeGreaterThanOrEqual(1_000);
-  expect(summary.rows).toBeLessThan(20_000);
+  expect(summary.rows).toBeLessThan(6_000);
   expect(await store.stat(layout.success)).toBeNull();
-  const again = await capfleet(env, "retry", out, "--max-error-rate", "1");
-  expect(again.code).toBe(0);
-  expect((await expectWhole(store, 20_000)).summary.failed).toBe(20_000);
+  expect((await command(fleet.env, "retry", out, "--max-error-rate", "1")).code).toBe(0);
+  await whole();
+  expect((await expectWhole(store, 6_000)).summary.failed).toBe(6_000);
 });
 
 test("one with a limit of its own, or fewer than 1,000 rows, is not", async () => {
-  const small = await capfleet(env, "run", "caption", await missing(999), "--out", out, "--shard-size", "100");
-  expect(small.code).toBe(0);
-  const other = sandbox.path("other");
-  const args = ["run", "caption", await missing(3_000), "--out", other, "--shard-size", "100", "--max-error-rate", "1"];
-  expect((await capfleet(env, ...args)).code).toBe(0);
+  await fleet.finish("caption", await missing(999), "--out", out, "--shard-size", "100");
+  const other = ["--out", sandbox.path("other"), "--shard-size", "100", "--max-error-rate", "1"];
+  await fleet.finish("caption", await missing(3_000), ...other);
 });
 
 test("delete takes all that a job wrote and nothing else; it asks first, and not for one that runs", async () => {
-  await capfleet(env, "run", "caption", IMAGES, "--out", out, "--limit", "4");
+  await fleet.finish("caption", IMAGES, "--out", out, "--limit", "4");
   await writeFile(join(out, "notes.txt"), "mine");
-  const asked = await capfleet(env, "delete", out);
+  const asked = await capfleet(fleet.env, "delete", out);
   expect(asked.code).toBe(2);
   expect(asked.stderr).toMatch(/^NOT_CONFIRMED/m);
   await expectWhole(store, 4);
-  const { code, stdout, stderr } = await capfleet(env, "delete", out, "--yes");
+  const { code, stdout, stderr } = await capfleet(fleet.env, "delete", out, "--yes");
   expect(code).toBe(0);
   expect(stdout).toMatch(/^deleted job_/);
   expect(stderr).toMatch(/notes\.txt/);
   expect(await readdir(out)).toEqual(["notes.txt"]);
-  expect((await capfleet(env, "status")).stderr).toMatch(/no jobs/);
+  expect((await capfleet(fleet.env, "status")).stdout).not.toContain(out);
 
   const running = sandbox.path("running");
   const job = sandbox.capfleet(env, "run", "caption", IMAGES, "--out", running, "--shard-size", "1");

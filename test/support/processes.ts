@@ -158,8 +158,18 @@ export class TestRedis {
   }
 }
 
-/** Runs the command line to its end. */
+/** Those that start processes, last, or are run side by side. */
+const PROCESSES = new Set(["run", "resume", "retry", "serve", "infer"]);
+
+/** Runs the command line to its end: in the test's own process (see command.ts) where that shows the same. */
 export async function capfleet(env: NodeJS.ProcessEnv, ...args: string[]) {
+  if (PROCESSES.has(args[0]!)) return capfleetProcess(env, ...args);
+  const { command } = await import("./command.ts");
+  return command(env, ...args);
+}
+
+/** Runs the command line to its end, as a process of its own. */
+export async function capfleetProcess(env: NodeJS.ProcessEnv, ...args: string[]) {
   const running = new Running("capfleet", [CAPFLEET, ...args], env);
   const code = await running.ended();
   return { code, stdout: running.stdout, stderr: running.stderr };

@@ -51,16 +51,20 @@ const SIGPIPE = 141;
  */
 export async function runToEnd(program: Command): Promise<never> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(SIGPIPE);
-    endWith(error);
+    process.exit(error.code === "EPIPE" ? SIGPIPE : report(error));
   });
+  process.exit(await runCommand(program));
+}
+
+/** Runs the command line with these arguments, and tells its exit code; what is wrong is printed. */
+export async function runCommand(program: Command, args: readonly string[] = process.argv.slice(2)): Promise<number> {
   quiet(program);
   try {
-    await program.parseAsync();
+    await program.parseAsync(args, { from: "user" });
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
-    endWith(thrown);
+    return report(thrown);
   }
-  process.exit(process.exitCode ?? 0);
 }
 
 /** Errors are thrown, and printed in one place. */
@@ -70,18 +74,18 @@ function quiet(command: Command): void {
 }
 
 /**
- * Ends the process as the error asks: one line with the code and what is wrong, one with what to do. Never a stack trace,
- * unless CAPFLEET_LOG=debug asks for it. Exit codes: 1 something failed, 2 the request was wrong, 130 interrupted.
+ * Prints an error, one line with the code and what is wrong, one with what to do, and tells the exit code: 1 something
+ * failed, 2 the request was wrong, 130 interrupted. Never a stack trace, unless CAPFLEET_LOG=debug asks for it.
  */
-function endWith(thrown: unknown): never {
-  if (thrown instanceof CommanderError && thrown.exitCode === 0) process.exit(0);
+function report(thrown: unknown): number {
+  if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
   // No command was given, and the help that says which there are has been printed.
-  if (thrown instanceof CommanderError && thrown.code === "commander.help") process.exit(2);
+  if (thrown instanceof CommanderError && thrown.code === "commander.help") return 2;
   const error =
     thrown instanceof CommanderError
       ? new CapfleetError("USAGE", thrown.message.replace(/^error: /, ""))
       : asCapfleetError(thrown);
   process.stderr.write(`${error.code}: ${error.message}\n  ${error.fix}\n`);
   if (process.env.CAPFLEET_LOG === "debug") process.stderr.write(`${error.stack}\n`);
-  process.exit(error.code === "INTERRUPTED" ? 130 : error.exitCode);
+  return error.code === "INTERRUPTED" ? 130 : error.exitCode;
 }

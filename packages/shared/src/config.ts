@@ -5,6 +5,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import ipaddr from "ipaddr.js";
 import * as z from "zod";
 import { CapfleetError } from "./contract/errors.ts";
+import { parseFaults } from "./faults.ts";
 
 const count = (max: number) => z.coerce.number().int().min(1).max(max);
 
@@ -34,6 +35,10 @@ const settingsSchema = z.object({
   CAPFLEET_MAX_IMAGE_BYTES: count(2 ** 31 - 1).default(64 * 1024 * 1024),
   /** Largest image that is decoded, in pixels; the default is PIL's decompression-bomb limit. */
   CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
+  /** What decoding one image may take, in seconds. */
+  CAPFLEET_MAX_DECODE_SECONDS: count(3_600).default(120),
+  /** What one record may take where it is labelled in a process of its own, in seconds. */
+  CAPFLEET_MAX_RECORD_SECONDS: count(86_400).default(300),
   /** The web servers that https:// images may come from: `*` (all that are public), names, and `*.name`. */
   CAPFLEET_HTTPS_HOSTS: list
     .transform((hosts) => hosts.map((host) => host.toLowerCase()))
@@ -63,6 +68,8 @@ export interface Config {
   engines: string | null;
   maxImageBytes: number;
   maxImagePixels: number;
+  maxDecodeSeconds: number;
+  maxRecordSeconds: number;
   httpsHosts: string[];
   httpsNetworks: string[];
   graceSeconds: number;
@@ -91,6 +98,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     const issue = parsed.error.issues[0]!;
     throw new CapfleetError("INVALID_CONFIG", `${issue.path.join(".")}: ${issue.message}`);
   }
+  // Refused here, at the start, and not at the first point that a process passes.
+  parseFaults(set.CAPFLEET_FAULTS ?? "");
   const settings = parsed.data;
   const home = homedir();
   const dataHome = set.XDG_DATA_HOME ?? join(home, ".local", "share");
@@ -102,6 +111,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     engines: settings.CAPFLEET_ENGINES ?? null,
     maxImageBytes: settings.CAPFLEET_MAX_IMAGE_BYTES,
     maxImagePixels: settings.CAPFLEET_MAX_IMAGE_PIXELS,
+    maxDecodeSeconds: settings.CAPFLEET_MAX_DECODE_SECONDS,
+    maxRecordSeconds: settings.CAPFLEET_MAX_RECORD_SECONDS,
     httpsHosts: settings.CAPFLEET_HTTPS_HOSTS,
     httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,

@@ -1,6 +1,6 @@
 /**
- * sharp, with libvips set up for decoding strangers' files. The settings are the whole process's, so everything here
- * that decodes imports sharp from this file.
+ * sharp, with libvips set up for decoding strangers' files. The settings are the whole process's, so everything that
+ * decodes imports sharp from this file: the worker, and the producer for the pictures of a report.
  */
 import sharp from "sharp";
 

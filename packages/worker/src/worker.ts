@@ -10,6 +10,7 @@ import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
 import { InferConsumer } from "./dispatch/infer.ts";
 import { EngineHost } from "./engine/host.ts";
+import { Isolation } from "./isolation/isolation.ts";
 import { prepareEngine } from "./models/prepare.ts";
 import { Intents } from "./pipeline/intent.ts";
 import { Labeler } from "./pipeline/labeler.ts";
@@ -43,24 +44,39 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   // A download or a compilation may take minutes; what it has got so far is kept.
   const loaded = await Promise.race([loadModels(options, config, stores, log), aborted(stop)]);
   if (!loaded) return;
-  const { models, host } = loaded;
+  const { models, host, engine } = loaded;
   for (const model of models) await registerModel(model, state);
 
   const redis = connectRedis(config.redisUrl, "patient");
   const labeler = new Labeler(host, stores, config);
+  const isolation = new Isolation(labeler, {
+    engine,
+    limits: config,
+    recordSeconds: config.maxRecordSeconds,
+    log,
+  });
   let isFirst = true;
-  const label: ShardContext["label"] = async (record, job, signal, keep) => {
-    const fields = await labeler.label(record, job, signal, keep);
-    if (isFirst) labelled();
-    isFirst = false;
-    return fields;
-  };
+  const telling =
+    (label: ShardContext["label"]): ShardContext["label"] =>
+    async (...record) => {
+      const fields = await label(...record);
+      if (isFirst) labelled();
+      isFirst = false;
+      return fields;
+    };
+  const label = telling((...record) => labeler.label(...record));
   const fetch: ShardContext["fetch"] = (record, signal, keep) => labeler.fetch(record, signal, keep);
   const context = { stores, intents: new Intents(state), admit: labeler.admit, label, fetch };
+  const isolated = {
+    enter: () => {
+      const place = isolation.enter();
+      return { ...place, label: telling(place.label) };
+    },
+  };
   const engines = models.map(({ ref }) => ref);
   const { pricePerHour } = config;
   const machine = { pricePerHour, device: parseDevice(options.device).provider, cpu: cpus()[0]?.model.trim() ?? "" };
-  const consumer = new Consumer(engines, options.slots, redis, context, machine, log);
+  const consumer = new Consumer(engines, options.slots, { redis, context, isolation: isolated, machine, log });
   const interactive = new InferConsumer(engines, redis, labeler, log);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const presence = (): Presence => ({
@@ -110,7 +126,8 @@ async function loadModels(options: WorkerOptions, config: Config, stores: Stores
     models.push(model);
     folders.push(folder);
   }
-  return { models, host: await EngineHost.start({ folders, threads, device }) };
+  const engine = { folders, threads, device };
+  return { models, host: await EngineHost.start(engine), engine };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

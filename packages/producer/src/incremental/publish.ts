@@ -18,6 +18,7 @@ import {
   type ResultRow,
 } from "@capfleet/shared/contract";
 import { InStep, listImages, readIndex } from "@capfleet/shared/datasets";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import { ulid } from "ulid";
 import { readShardRows } from "../jobs/rows.ts";
@@ -55,10 +56,12 @@ export async function publishRun(ended: EndedRun, stores: Stores, signal: AbortS
       signal,
     });
     const entries = await writeIndex(root, index, merged);
+    faultPoint("publish.index.written", run);
     signal.throwIfAborted();
     const current = { run, index, fingerprint: contentOf(file.spec), entries };
     // Dying before this line leaves the dataset as it was; after it, indexes that nobody reads.
     if (await writeRoot(root, { ...found.root, current }, found.etag)) {
+      faultPoint("publish.turned", run);
       // Who reads the index that this one took the place of may finish; it goes with the next run.
       const done = before.filter((name) => name !== base);
       for (const name of done) await deleteIndex(root, name);
@@ -145,6 +148,7 @@ async function writeIndex(root: Store, index: string, parts: AsyncIterable<Index
   let n = 0;
   for await (const part of parts) {
     await root.put(datasetLayout.indexPart(index, n), `${part.map((entry) => JSON.stringify(entry)).join("\n")}\n`);
+    faultPoint("publish.part.written", n);
     entries += part.length;
     n += 1;
   }

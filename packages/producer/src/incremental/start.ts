@@ -16,6 +16,7 @@ import {
   SCHEMA_VERSION,
 } from "@capfleet/shared/contract";
 import { InStep, listImages, readIndex } from "@capfleet/shared/datasets";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Model } from "@capfleet/shared/models";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import {
@@ -95,6 +96,7 @@ export async function createRun(
       const claimed: DatasetRoot = { schema: SCHEMA_VERSION, input: input.uri, current, pending: claim };
       // Dying before this line leaves nothing; after it, the claim.
       if (!(await writeRoot(root, claimed, found?.etag ?? null))) continue;
+      faultPoint("run.claimed", claim.run);
     }
     const job = await placeJob(
       spec,

@@ -57,7 +57,7 @@ export class InferClient {
    * The task's fields of the record's row. `image`: the bytes of an image file that is sent along, in place of
    * `record.image`; at most MAX_UPLOAD_BYTES.
    *
-   * Throws NO_WORKER, INFER_BUSY, INFER_TIMEOUT, WORKER_LOST; IMAGE_EMPTY, IMAGE_TOO_LARGE and what else a worker finds of
+   * Throws NO_WORKER, INFER_BUSY, INFER_TIMEOUT, WORKER_CRASHED; IMAGE_EMPTY, IMAGE_TOO_LARGE and what else a worker finds of
    * the record, the store or the model; REDIS_UNREACHABLE.
    */
   async infer(request: InferRequest, image: Uint8Array | null, options: InferOptions = {}): Promise<InferRow> {

@@ -18,6 +18,7 @@ import {
   SCHEMA_VERSION,
   type TaskSpec,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Model } from "@capfleet/shared/models";
 import { contains, normalizeUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { monotonicFactory } from "ulid";
@@ -120,6 +121,7 @@ export async function placeJob(
   // From here on the output is ours. Dying before the next line leaves a job that the same command adopts.
   const put = await stores.at(out).putIfAbsent(layout.job, JSON.stringify(file, null, 2));
   if (put.outcome === "exists") return null;
+  faultPoint("job.file.written", id);
   return { ...(await adopt(file, out, request, models, states)), existed: false };
 }
 

@@ -9,6 +9,7 @@ import {
   SCHEMA_VERSION,
   stateLayout,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store } from "@capfleet/shared/storage";
 
 /** Of a job that nobody has done anything about. */
@@ -43,7 +44,9 @@ export class JobStates {
   }
 
   async create(job: JobState): Promise<void> {
+    faultPoint("job.state.before", job.id);
     await this.store.putIfAbsent(stateLayout.job(job.id), JSON.stringify(job));
+    faultPoint("job.state.after", job.id);
   }
 
   /** Every job, oldest first (ids sort by time). */
@@ -74,7 +77,9 @@ export class JobStates {
       const found = await this.#read(id);
       if (!found) throw new CapfleetError("JOB_NOT_FOUND", `no job ${id} in ${this.store.uri}`);
       const changed = change(found.job);
+      faultPoint("job.state.before", id);
       const put = await this.store.putIfMatch(stateLayout.job(id), JSON.stringify(changed), found.etag);
+      faultPoint("job.state.after", id);
       if (put.outcome === "written") return changed;
     }
   }

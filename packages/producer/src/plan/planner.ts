@@ -19,6 +19,7 @@ import {
   textsOf,
 } from "@capfleet/shared/contract";
 import type { Dataset, Entry } from "@capfleet/shared/datasets";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store } from "@capfleet/shared/storage";
 
 /** A job that would have fewer shards than this gets smaller ones, so that no worker slot idles. */
@@ -68,7 +69,10 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
     const shard = shards++;
     planned += entries.length;
     const here = { shards, records: planned };
-    writing = writeShard(store, shard, planned, entries).then(() => onShard(here));
+    writing = writeShard(store, shard, planned, entries).then(() => {
+      faultPoint("planner.shard.written", shard);
+      onShard(here);
+    });
     // Awaited before the next write; until then a failure must not count as unhandled.
     writing.catch(() => {});
   };
@@ -96,7 +100,9 @@ export async function planJob(request: PlanRequest): Promise<Plan> {
   await writing;
 
   const plan: Plan = { shards, records: planned, seconds: (performance.now() - started) / 1_000 };
+  faultPoint("planner.plan.before");
   await store.put(layout.plan, JSON.stringify(plan));
+  faultPoint("planner.plan.after");
   return plan;
 }
 

@@ -9,6 +9,7 @@ import {
   type Summary,
   type Work,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store } from "@capfleet/shared/storage";
 import { recordRate } from "../estimate/rates.ts";
 import { releaseRun } from "../incremental/publish.ts";
@@ -27,13 +28,15 @@ export async function endJob(
   reason: Reason | null,
   states: JobStates,
 ): Promise<void> {
-  const { store, file, tally, stores } = tracker;
+  const { store, file, tally, stores, id } = tracker;
+  faultPoint("finisher.begun", id);
   await tally.rollUp(true);
   // A producer that has just taken the job up may not have looked yet.
   const plan = tracker.plan ?? (await readPlan(store));
   const now = new Date();
   const { rows, failed, warned, errors, scores, pairs, files } = tally.sums;
   if (file.spec.format !== "jsonl") await sweepData(store, files ?? 0);
+  faultPoint("finisher.swept", id);
   const work = workSoFar(tracker.state, tally);
   const summary: Summary = {
     schema: SCHEMA_VERSION,
@@ -60,24 +63,32 @@ export async function endJob(
     provenance: provenanceOf(file),
   };
   await store.put(layout.summary, `${JSON.stringify(summary, null, 2)}\n`);
+  faultPoint("finisher.summary.written", id);
   if (pairs) await writeReport(file, pairs, store, stores);
+  faultPoint("finisher.report.written", id);
   if (ended === "finished") await store.put(layout.success, "");
+  faultPoint("finisher.success.written", id);
   await noteRate(tracker, work, now, states.store).catch(() => {});
-  tracker.state = await states.update(tracker.id, (state) => ({
+  tracker.state = await states.update(id, (state) => ({
     ...state,
     ended,
     reason,
     work: state.ended ? state.work : work,
   }));
+  faultPoint("finisher.state.written", id);
   if (file.spec.input.since) await releaseRun(file, stores);
+  faultPoint("finisher.released", id);
 }
 
 /** Nothing depends on it: a job ends without it as well. */
 async function noteRate({ file, machines }: JobTracker, work: Work, now: Date, state: Store): Promise<void> {
-  const { rows, seconds, pricedSeconds, cost } = work;
+  const { seconds, pricedSeconds, cost } = work;
+  const rows = work.rows - work.guessed;
   if (rows === 0 || seconds === 0) return;
-  const pricePerHour = pricedSeconds > 0 ? (cost / pricedSeconds) * 3_600 : null;
-  const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds: seconds, pricePerHour };
+  // A mean of equal prices is that price.
+  const pricePerHour = pricedSeconds > 0 ? Number(((cost / pricedSeconds) * 3_600).toPrecision(12)) : null;
+  const workerSeconds = (seconds * rows) / work.rows;
+  const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds, pricePerHour };
   await recordRate(
     { task: file.spec.task.name, engines: file.spec.engines },
     { ...measured, machines: [...machines].sort() },

@@ -6,6 +6,7 @@
  *   due schedules → jobs from the state root → reports → windows of the queues filled → finished jobs ended → progress shown
  */
 import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
   addSample,
@@ -134,6 +135,7 @@ export class Reconciler {
 
   async #round(): Promise<void> {
     if (!(await this.#lease.hold())) return this.#stepDown();
+    faultPoint("reconciler.leased");
     const now = performance.now();
     const look = now >= this.#lookAt;
     if (look) this.#lookAt = now + LOOK_MS;
@@ -228,6 +230,7 @@ export class Reconciler {
     const now = performance.now();
     for (;;) {
       const reports = await takeReports(this.#redis, tracker.id);
+      if (reports.length > 0) faultPoint("reconciler.reports.taken", tracker.id);
       tracker.absorb(reports, now);
       this.#count(tracker.engines, reports);
       if (reports.length === 0) break;
@@ -276,7 +279,11 @@ export class Reconciler {
   /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */
   async #withdraw(tracker: JobTracker, here: Outstanding): Promise<void> {
     const queue = this.#queue(tracker.engines);
-    for (const { id, job } of here.waiting) if (job === tracker.id) await queue.remove(id);
+    for (const { id, job } of here.waiting) {
+      if (job !== tracker.id) continue;
+      await queue.remove(id);
+      faultPoint("reconciler.withdrawn", tracker.id);
+    }
   }
 
   /** Hands out shards until the queue's window is full: twice what the live workers have slots for. */
@@ -305,7 +312,11 @@ export class Reconciler {
         });
       }
     }
-    for (let at = 0; at < work.length; at += BULK) await this.#queue(engines).addBulk(work.slice(at, at + BULK));
+    if (work.length > 0) faultPoint("reconciler.fill.before");
+    for (let at = 0; at < work.length; at += BULK) {
+      await this.#queue(engines).addBulk(work.slice(at, at + BULK));
+      faultPoint("reconciler.fill.after");
+    }
   }
 
   async #outstanding(engines: string): Promise<Outstanding> {
@@ -336,7 +347,7 @@ export class Reconciler {
   async #forget(id: string): Promise<void> {
     this.#options.log.info({ job: id, ended: this.#trackers.get(id)?.state.ended }, "job ended");
     this.#trackers.delete(id);
-    await this.#redis.del(keys.reports(id));
+    await this.#redis.del(keys.reports(id), keys.deaths(id));
   }
 
   #engineSets(): Set<string> {

@@ -23,6 +23,7 @@ import {
   sumRows,
   type Work,
 } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Store } from "@capfleet/shared/storage";
 import pLimit from "p-limit";
 
@@ -159,6 +160,7 @@ export class Tally {
       }
       const rollup: Rollup = { from, shards, retries: this.#retries, ...sums, work };
       await this.#store.put(layout.rollup(from / ROLLUP_SHARDS), JSON.stringify(rollup));
+      faultPoint("reconciler.rollup.written");
       for (let shard = from; shard < from + shards; shard++) this.#shards.delete(shard);
       this.#rolledUp += shards;
     }

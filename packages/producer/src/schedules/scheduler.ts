@@ -4,6 +4,7 @@
  * repeated finds the same job. Starting may mean a long listing, so it happens beside the reconciler's rounds.
  */
 import { asCapfleetError, CapfleetError } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import { readSummary } from "../jobs/status.ts";
 import { begin, end, giveUp, nothingNew, started, startFailed } from "./run.ts";
@@ -93,6 +94,7 @@ export class Scheduler {
     }
     if (begin(schedule, this.#clock())) {
       schedule = await this.#change(schedule, signal, (now) => begin(now, this.#clock()));
+      faultPoint("schedule.begun", schedule.name);
     }
     const { run } = schedule;
     if (!run || run.job !== null || this.#clock() < Date.parse(run.notBefore ?? run.started)) return;
@@ -123,6 +125,7 @@ export class Scheduler {
     let change: (now: Schedule) => Schedule;
     try {
       const made = await startRun(schedule, run, this.#options);
+      faultPoint("schedule.started", schedule.name);
       log.info({ ...told, job: made?.job ?? null }, made ? "scheduled run started" : "nothing new");
       change = (now) => (made ? started(now, made, at) : nothingNew(now, at, this.#clock()));
     } catch (thrown) {
@@ -132,6 +135,7 @@ export class Scheduler {
     }
     // Dying before this line is as dying in the start: it is repeated, and finds the job.
     await this.#change(schedule, signal, change);
+    faultPoint("schedule.noted", schedule.name);
   }
 
   /** Only while it is this very schedule still, at this very run. */

@@ -373,7 +373,7 @@ export const ERRORS = {
   WORKER_LOST: {
     scope: "shard",
     retryable: true,
-    what: "A worker died again and again on the same shard, or two on the same interactive request.",
+    what: "A worker died again and again on the same shard, at last with a process of its own for the records: it is not one of them that is to blame.",
     fix: "See the worker's log and its memory limit; the job tries on with growing pauses.",
   },
   NO_WORKER: {
@@ -469,6 +469,12 @@ export const ERRORS = {
     what: "The image has more pixels than the limit; small files can hold enormous images.",
     fix: "Shrink it, or raise CAPFLEET_MAX_IMAGE_PIXELS.",
   },
+  IMAGE_TOO_SLOW: {
+    scope: "row",
+    retryable: false,
+    what: "The image took longer to decode than the limit.",
+    fix: "Shrink it or save it in a simpler form, or raise CAPFLEET_MAX_DECODE_SECONDS.",
+  },
   IMAGE_UNREADABLE: {
     scope: "row",
     retryable: false,
@@ -522,6 +528,12 @@ export const ERRORS = {
     retryable: true,
     what: "The model failed on this record, alone as well as in a batch.",
     fix: "See the worker's log for the runtime's message.",
+  },
+  WORKER_CRASHED: {
+    scope: "row",
+    retryable: false,
+    what: "Decoding this image, or running the model on this record, ends the process that does it, or never ends.",
+    fix: "Save the image anew with another program and submit it again; please report it, with the image.",
   },
 } as const satisfies Record<string, ErrorEntry>;
 

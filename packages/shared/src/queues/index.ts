@@ -1,4 +1,5 @@
 export * from "./connection.ts";
+export * from "./deaths.ts";
 export * from "./figures.ts";
 export * from "./infer.ts";
 export * from "./names.ts";

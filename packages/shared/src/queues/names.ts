@@ -32,6 +32,8 @@ export const keys = {
   worker: (id: string) => `${redisPrefix()}:worker:${id}`,
   /** A list of what workers did with a job's shards; the reconciler empties it. A hint: lost entries cost a read. */
   reports: (job: string) => `${redisPrefix()}:reports:${job}`,
+  /** A hash of a job's shards: how many workers each has taken down; see deaths.ts. */
+  deaths: (job: string) => `${redisPrefix()}:deaths:${job}`,
   /** The reconciler's last word on a job, for `status`; expires. */
   progress: (job: string) => `${redisPrefix()}:progress:${job}`,
   /** An interactive request: a hash that stands as long as somebody waits for its answer. */

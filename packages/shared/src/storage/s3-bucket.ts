@@ -1,5 +1,5 @@
 /** The connection to one bucket: its client, built once, with the timeouts, retries and region that it turns out to need. */
-import { HeadBucketCommand, S3Client, type S3ClientConfig } from "@aws-sdk/client-s3";
+import type { S3, S3ClientConfig } from "@aws-sdk/client-s3";
 import { CapfleetError } from "../contract/errors.ts";
 import { responseHeader, s3Error, statusOf } from "./s3-error.ts";
 
@@ -28,6 +28,8 @@ const TIMEOUT_MS = 20_000;
 const CONNECT_MS = 5_000;
 /** Well above any number of requests that a process has under way at once: a request that waits here times out. */
 const SOCKETS = 512;
+/** With the first request: the SDK is a third of what a command has to load, and those on files do without. */
+const loadSdk = () => import("@aws-sdk/client-s3");
 
 export class S3Bucket {
   readonly name: string;
@@ -37,8 +39,8 @@ export class S3Bucket {
   /** False once the server has turned out to compare If-Match on writes with quotes and all (Ceph up to Pacific, at least). */
   unquotesIfMatch = true;
   readonly #settings: S3Settings;
-  readonly #clients: S3Client[] = [];
-  #current: Promise<S3Client> | undefined;
+  readonly #clients: S3[] = [];
+  #current: Promise<S3> | undefined;
   #found: Promise<void> | undefined;
 
   constructor(name: string, settings: S3Settings) {
@@ -51,7 +53,7 @@ export class S3Bucket {
    * Runs a request. Errors are the SDK's own. A bucket that says it is in another region is asked there, from then on; so
    * `run` may run twice.
    */
-  async call<T>(run: (client: S3Client) => Promise<T>): Promise<T> {
+  async call<T>(run: (client: S3) => Promise<T>): Promise<T> {
     this.#current ??= this.#start();
     const used = this.#current;
     const client = await used;
@@ -61,7 +63,7 @@ export class S3Bucket {
       const region = responseHeader(error, "x-amz-bucket-region");
       const isElsewhere = [301, 307, 400].includes(statusOf(error)) && region !== undefined;
       if (!isElsewhere || region === (await client.config.region())) throw error;
-      if (this.#current === used) this.#current = Promise.resolve(this.#connect(region));
+      if (this.#current === used) this.#current = this.#connect(region);
       return run(await this.#current);
     }
   }
@@ -83,7 +85,7 @@ export class S3Bucket {
 
   async #head(): Promise<void> {
     try {
-      await this.call((client) => client.send(new HeadBucketCommand({ Bucket: this.name })));
+      await this.call((client) => client.headBucket({ Bucket: this.name }));
     } catch (error) {
       const status = statusOf(error);
       if (status === 404) throw new CapfleetError("STORE_BUCKET_NOT_FOUND", `s3://${this.name}/: no such bucket`);
@@ -92,9 +94,9 @@ export class S3Bucket {
     }
   }
 
-  async #start(): Promise<S3Client> {
+  async #start(): Promise<S3> {
     const { region, endpoint } = this.#settings;
-    const client = this.#connect(region ?? (endpoint === undefined ? undefined : "us-east-1"));
+    const client = await this.#connect(region ?? (endpoint === undefined ? undefined : "us-east-1"));
     try {
       await client.config.region();
       return client;
@@ -103,7 +105,7 @@ export class S3Bucket {
     }
   }
 
-  #connect(region: string | undefined): S3Client {
+  async #connect(region: string | undefined): Promise<S3> {
     const { endpoint, profile, accessKeyId, secretAccessKey, sessionToken, pathStyle } = this.#settings;
     const config: S3ClientConfig = {
       forcePathStyle: pathStyle ?? endpoint !== undefined,
@@ -131,14 +133,15 @@ export class S3Bucket {
       config.requestChecksumCalculation = "WHEN_REQUIRED";
       config.responseChecksumValidation = "WHEN_REQUIRED";
     }
-    const client = new S3Client(config);
+    const { S3 } = await loadSdk();
+    const client = new S3(config);
     if (this.#settings.requesterPays) payAsRequester(client);
     this.#clients.push(client);
     return client;
   }
 }
 
-function payAsRequester(client: S3Client): void {
+function payAsRequester(client: S3): void {
   client.middlewareStack.add(
     (next) => (args) => {
       const { headers } = args.request as { headers: Record<string, string> };

@@ -1,9 +1,5 @@
 /** The objects below a prefix of a bucket, page by page, in the order that every S3 server should list them in. */
-import {
-  ListObjectsV2Command,
-  type ListObjectsV2CommandInput,
-  type ListObjectsV2CommandOutput,
-} from "@aws-sdk/client-s3";
+import type { ListObjectsV2CommandInput, ListObjectsV2CommandOutput } from "@aws-sdk/client-s3";
 import { CapfleetError } from "../contract/errors.ts";
 import { compareKeys } from "./key.ts";
 import type { S3Bucket } from "./s3-bucket.ts";
@@ -56,7 +52,7 @@ async function listPage(
   uri: string,
 ): Promise<ListObjectsV2CommandOutput> {
   try {
-    const page = await bucket.call((client) => client.send(new ListObjectsV2Command(query)));
+    const page = await bucket.call((client) => client.listObjectsV2(query));
     // Any web server answers 200 with something; without a look at it, that would pass for an empty bucket.
     const isComplete = !page.IsTruncated || page.NextContinuationToken !== query.ContinuationToken;
     if (page.Name !== undefined && isComplete) return page;

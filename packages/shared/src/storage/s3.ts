@@ -9,15 +9,7 @@
 import { randomUUID } from "node:crypto";
 import { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  DeleteObjectCommand,
-  GetObjectCommand,
-  type GetObjectCommandInput,
-  HeadObjectCommand,
-  PutObjectCommand,
-  type PutObjectCommandInput,
-} from "@aws-sdk/client-s3";
-import { Upload } from "@aws-sdk/lib-storage";
+import type { GetObjectCommandInput, PutObjectCommandInput } from "@aws-sdk/client-s3";
 import { CapfleetError } from "../contract/errors.ts";
 import { checkKey } from "./key.ts";
 import { bodyChunks } from "./s3-body.ts";
@@ -69,7 +61,7 @@ export class S3Store implements Store {
   async stat(key: string): Promise<ObjectInfo | null> {
     const target = this.#target(key);
     try {
-      const found = await this.#bucket.call((client) => client.send(new HeadObjectCommand(target)));
+      const found = await this.#bucket.call((client) => client.headObject(target));
       return { key, size: found.ContentLength ?? 0, etag: unquote(found.ETag) };
     } catch (error) {
       const status = statusOf(error);
@@ -153,6 +145,7 @@ export class S3Store implements Store {
     const target = this.#target(key);
     await this.#bucket.check(); // a redirect to another region must come before the body is read
     const source = new Source(body);
+    const { Upload } = await import("@aws-sdk/lib-storage");
     try {
       // One part at a time: with more, the SDK goes on reading the body after one has failed.
       const params = { ...target, Body: Readable.from(source.chunks(), { objectMode: false }) };
@@ -166,16 +159,16 @@ export class S3Store implements Store {
   async delete(key: string): Promise<void> {
     const target = this.#target(key);
     try {
-      await this.#bucket.call((client) => client.send(new DeleteObjectCommand(target)));
+      await this.#bucket.call((client) => client.deleteObject(target));
     } catch (error) {
       if (nameOf(error) !== "NoSuchKey") throw s3Error(error, this.uriOf(key));
     }
   }
 
   async #get(key: string, asked: Partial<GetObjectCommandInput>, signal?: AbortSignal): Promise<Got> {
-    const command = new GetObjectCommand({ ...this.#target(key), ...asked });
+    const target = { ...this.#target(key), ...asked };
     try {
-      const got = await this.#bucket.call((client) => client.send(command, signal && { abortSignal: signal }));
+      const got = await this.#bucket.call((client) => client.getObject(target, signal && { abortSignal: signal }));
       const body = got.Body as Readable;
       const size = asked.Range === undefined ? got.ContentLength : Number(/\/(\d+)$/.exec(got.ContentRange ?? "")?.[1]);
       if (got.ContentLength !== undefined && size !== undefined && !Number.isNaN(size))
@@ -206,13 +199,8 @@ export class S3Store implements Store {
 
   async #put(key: string, body: Uint8Array | string, extra: Partial<PutObjectCommandInput>): Promise<string> {
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
-    const command = new PutObjectCommand({
-      ...this.#target(key),
-      ...extra,
-      Body: bytes,
-      ContentLength: bytes.byteLength,
-    });
-    return unquote((await this.#bucket.call((client) => client.send(command))).ETag);
+    const object = { ...this.#target(key), ...extra, Body: bytes, ContentLength: bytes.byteLength };
+    return unquote((await this.#bucket.call((client) => client.putObject(object))).ETag);
   }
 
   /** Null where the condition does not hold. `IfMatch` is a bare ETag. */
@@ -249,7 +237,7 @@ export class S3Store implements Store {
 
   async #etagIfMarked(key: string, mark: string): Promise<string | null> {
     try {
-      const found = await this.#bucket.call((client) => client.send(new HeadObjectCommand(this.#target(key))));
+      const found = await this.#bucket.call((client) => client.headObject(this.#target(key)));
       return found.Metadata?.[MARK] === mark ? unquote(found.ETag) : null;
     } catch (error) {
       if (statusOf(error) === 404) return null;

@@ -3,26 +3,48 @@
  *
  * What becomes of a shard in BullMQ: committed, already committed or withdrawn → completed (and gone); a shard error →
  * failed (and gone; the reconciler, told by a report, adds it again later); the worker is stopping → back to waiting at
- * once. A worker that dies stops renewing its lock, and the shard is back after `LOCK_MS` and one stalled check.
+ * once. A worker that dies stops renewing its lock, and the shard is back after `LOCK_MS` and one stalled check. One that has
+ * twice taken its worker down is done in a process of its own (isolation/), which may die instead.
  */
 import { asCapfleetError, CapfleetError, type EngineRef, type Timed } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
-import { sendReport, servedSets, type WorkPayload, workPayloadSchema, workQueue } from "@capfleet/shared/queues";
+import {
+  beginShard,
+  endShard,
+  giveBackShard,
+  sendReport,
+  servedSets,
+  type WorkPayload,
+  workPayloadSchema,
+  workQueue,
+} from "@capfleet/shared/queues";
 import type { Job } from "bullmq";
 import type { Redis } from "ioredis";
 import pLimit, { type LimitFunction } from "p-limit";
-import { type InFlight, runShard, type ShardContext } from "../pipeline/shard.ts";
+import type { Isolation } from "../isolation/isolation.ts";
+import { type InFlight, runShard, type ShardContext, type ShardOutcome } from "../pipeline/shard.ts";
 import { WorkClock } from "./clock.ts";
 import { Listener } from "./listener.ts";
 import { orAborted, Stopping } from "./stopping.ts";
 
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
-/** A shard that has taken this many workers down is reported as an error, so that it waits longer each time. */
-const MAX_STALLED = 3;
+/** Workers that a shard may take down before its records get a process of their own. */
+const MAX_DEATHS = 2;
+/** From then on it is a shard error, and it waits longer each time: what dies is not that process. */
+const MAX_ISOLATED_DEATHS = 4;
 
 /** What reports say of the worker. */
 export type Machine = Pick<Timed, "pricePerHour" | "device" | "cpu">;
+
+interface ConsumerParts {
+  redis: Redis;
+  context: ShardContext;
+  isolation: Pick<Isolation, "enter">;
+  machine: Machine;
+  log: Logger;
+}
 
 export class Consumer {
   readonly inFlight = new Map<string, InFlight>();
@@ -31,13 +53,15 @@ export class Consumer {
   readonly #running = new Map<string, Promise<void>>();
   readonly #redis: Redis;
   readonly #context: ShardContext;
+  readonly #isolation: Pick<Isolation, "enter">;
   readonly #clock = new WorkClock();
   readonly #machine: Machine;
   readonly #log: Logger;
 
-  constructor(engines: EngineRef[], slots: number, redis: Redis, context: ShardContext, machine: Machine, log: Logger) {
+  constructor(engines: EngineRef[], slots: number, { redis, context, isolation, machine, log }: ConsumerParts) {
     this.#redis = redis;
     this.#context = context;
+    this.#isolation = isolation;
     this.#machine = machine;
     this.#log = log;
     this.#slots = pLimit(slots);
@@ -60,8 +84,7 @@ export class Consumer {
     const id = job.id!;
     const same = this.#running.get(id);
     if (same) return same;
-    const slot = this.#slots(() => this.#work(job));
-    const work = orAborted(slot, this.#listener.signal).finally(() => this.#running.delete(id));
+    const work = this.#slots(() => this.#work(job)).finally(() => this.#running.delete(id));
     this.#running.set(id, work);
     return work;
   }
@@ -73,16 +96,14 @@ export class Consumer {
     this.inFlight.set(id, progress);
     const work = this.#clock.take();
     try {
-      this.#listener.signal.throwIfAborted();
-      if (job.stalledCounter >= MAX_STALLED) {
-        throw new CapfleetError("WORKER_LOST", `shard ${shard} has taken ${job.stalledCounter} workers down`);
-      }
-      const result = await runShard(progress, this.#context, this.#listener.signal);
+      faultPoint("worker.shard.taken", shard);
+      const result = await this.#run(progress);
       this.#log.debug({ job: jobId, shard, outcome: result.outcome }, "shard");
       if (result.outcome === "committed") {
         const timed = { rows: progress.rows, seconds: work.seconds, ...this.#machine };
         await sendReport(this.#redis, jobId, { ...result, shard, work: timed });
       }
+      faultPoint("worker.report.after", shard);
     } catch (thrown) {
       if (thrown instanceof Stopping) throw thrown;
       const { code, message, stack } = asCapfleetError(thrown);
@@ -92,6 +113,26 @@ export class Consumer {
     } finally {
       work.put();
       this.inFlight.delete(id);
+    }
+  }
+
+  async #run(progress: InFlight): Promise<ShardOutcome> {
+    const { job, shard } = progress;
+    const { signal } = this.#listener;
+    signal.throwIfAborted();
+    const deaths = await beginShard(this.#redis, job, shard);
+    // Dying from here on counts; whatever else becomes of the shard does not.
+    try {
+      if (deaths >= MAX_ISOLATED_DEATHS) {
+        throw new CapfleetError("WORKER_LOST", `shard ${shard} has taken ${deaths} workers down`);
+      }
+      using place = deaths >= MAX_DEATHS ? this.#isolation.enter() : null;
+      const result = await orAborted(runShard(progress, { ...this.#context, ...place }, signal), signal);
+      await endShard(this.#redis, job, shard);
+      return result;
+    } catch (thrown) {
+      await giveBackShard(this.#redis, job, shard);
+      throw thrown;
     }
   }
 }

@@ -6,6 +6,7 @@
  * one that takes that down as well is answered with an error.
  */
 import { asCapfleetError, CapfleetError, type EngineRef } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
   answerRequest,
@@ -64,6 +65,7 @@ export class InferConsumer {
     const answer = await this.#answer(job.id!, job.stalledCounter);
     if (!answer) return;
     const isFirst = await answerRequest(this.#redis, job.id!, asker, answer);
+    faultPoint("worker.request.answered", job.id!);
     const outcome = "error" in answer ? answer.error.code : "answered";
     this.#log.debug({ request: job.id, outcome, isFirst }, "infer");
   }
@@ -73,11 +75,12 @@ export class InferConsumer {
     const found = await readRequest(this.#redis, id);
     if (!found) return null;
     const { request, image, leftMs } = found;
+    faultPoint("worker.request.taken", request.record.id);
     const late = AbortSignal.timeout(leftMs);
     const stopping = this.#listener.signal;
     const signal = AbortSignal.any([stopping, late]);
     try {
-      if (stalled >= MAX_STALLED) throw new CapfleetError("WORKER_LOST", `the request took ${stalled} workers down`);
+      if (stalled >= MAX_STALLED) throw new CapfleetError("WORKER_CRASHED", `the request took ${stalled} workers down`);
       const { record, ...spec } = request;
       const row = await orAborted(this.#labeler.labelNow(record, { spec }, image, signal), signal);
       return inferAnswerSchema.parse({ row });

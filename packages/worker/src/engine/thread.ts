@@ -4,6 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { asCapfleetError, type ErrorCode, type TaskSpec } from "@capfleet/shared/contract";
+import { faultPoint } from "@capfleet/shared/faults";
 import { loadEngine } from "../blip/index.ts";
 import type { Engine, EngineInfo, Item, Output } from "./engine.ts";
 import { Turns } from "./turns.ts";
@@ -77,6 +78,7 @@ async function answer({ id, engine: index, task, items, slab, first }: LabelRequ
     const engine = engines[index]!;
     const { width, height } = engine.info.image;
     const bytes = width * height * 3;
+    for (const item of items) faultPoint("worker.infer", item.id);
     const pixels = slab ? new Uint8Array(slab, first * bytes, items.length * bytes) : NO_PIXELS;
     reply({ kind: "done", id, outputs: await engine.label(task, items, pixels) });
   } catch (thrown) {

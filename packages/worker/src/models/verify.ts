@@ -36,7 +36,10 @@ export interface Comparison {
 export async function compare(engine: Engine, expected: readonly Expectation[]): Promise<Comparison[]> {
   const found = new Map<Task, Comparison>();
   for (const row of expected) {
-    const pixels = await decode(await readImage(row.image), engine.info.image, { maxPixels: DEFAULT_MAX_PIXELS });
+    const pixels = await decode(await readImage(row.image), engine.info.image, {
+      maxPixels: DEFAULT_MAX_PIXELS,
+      maxSeconds: 120,
+    });
     const [output] = await engine.label(row.task, [{ id: row.row, texts: row.texts }], pixels);
     const task = row.task.name;
     const sums = found.get(task) ?? {

@@ -18,6 +18,7 @@ import {
   textsOf,
 } from "@capfleet/shared/contract";
 import { Budget, type Fetched, fetchImage, type ImageSource, uploadedImage } from "@capfleet/shared/datasets";
+import { faultPoint } from "@capfleet/shared/faults";
 import type { Stores } from "@capfleet/shared/storage";
 import pLimit, { type LimitFunction } from "p-limit";
 import type { EngineInfo } from "../engine/engine.ts";
@@ -42,6 +43,7 @@ export type Keep = (bytes: Buffer) => Promise<void>;
 export interface Limits {
   maxImageBytes: number;
   maxImagePixels: number;
+  maxDecodeSeconds: number;
 }
 
 /** What of a job it takes to label a record. */
@@ -111,10 +113,13 @@ export class Labeler {
     });
     const texts = record.texts ?? givenTexts(task);
     const sizes = found.map(({ image }) => image);
-    const pixels = needsImage(task) ? await this.#pixels(await fetch(), sizes, lane, keep) : [NO_PIXELS];
+    const pixels = needsImage(task) ? await this.#pixels(record.id, await fetch(), sizes, lane, keep) : [NO_PIXELS];
     const roles = this.#rolesOf(task);
-    const ask = (role: number, texts: readonly string[]) =>
-      found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
+    const ask = async (role: number, texts: readonly string[]) => {
+      const output = await found[role]!.batcher.label(roles[role]!, { id: record.id, texts }, pixels[role]!);
+      faultPoint("worker.inferred", record.id);
+      return output;
+    };
     if (task.name === "capfilt")
       return capfilt(
         task,
@@ -138,16 +143,22 @@ export class Labeler {
 
   /** The image in each of the sizes; those that are equal share their pixels. */
   async #pixels(
+    id: string,
     { bytes, release }: Fetched,
     sizes: readonly EngineInfo["image"][],
     lane: Lane,
     keep?: Keep,
   ): Promise<Uint8Array[]> {
-    const { maxImagePixels: maxPixels } = this.#limits;
+    const { maxImagePixels: maxPixels, maxDecodeSeconds: maxSeconds } = this.#limits;
+    faultPoint("worker.image.fetched", id);
     const kept = keep?.(bytes);
     const different = new Map(sizes.map((size) => [`${size.width} ${size.height}`, size]));
-    const decoding = lane.decoding(() => decodeAll(bytes, [...different.values()], { maxPixels }));
+    const decoding = lane.decoding(() => {
+      faultPoint("worker.decode", id);
+      return decodeAll(bytes, [...different.values()], { maxPixels, maxSeconds });
+    });
     const [decoded] = await Promise.all([decoding, kept]).finally(release);
+    faultPoint("worker.image.decoded", id);
     const keys = [...different.keys()];
     return sizes.map(({ width, height }) => decoded[keys.indexOf(`${width} ${height}`)]!);
   }

@@ -25,6 +25,7 @@ import {
   sumRows,
 } from "@capfleet/shared/contract";
 import type { ImageSource } from "@capfleet/shared/datasets";
+import { faultPoint } from "@capfleet/shared/faults";
 import { parseUri, type Store, type Stores } from "@capfleet/shared/storage";
 import { openImages, writeData } from "./data.ts";
 import type { Intents } from "./intent.ts";
@@ -67,11 +68,13 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   const { job, shard } = progress;
   const store = context.stores.at(progress.out);
   if ((await context.intents.of(job)) !== "run") return { outcome: "withdrawn" };
+  faultPoint("worker.intent.read", shard);
   const before = await readResult(store, progress);
   if (before && !before.rows.some((row) => needsRetry(row, progress.retries))) return { outcome: "already" };
   const file = await readJob(store);
   if (needsImage(file.spec.task)) await checkMounted(file.spec.input.uri);
   const records = await readShard(store, shard);
+  faultPoint("worker.input.read", shard);
   await using images = await openImages(file.spec);
 
   const stop = new AbortController();
@@ -102,6 +105,7 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   if (rows === null) return { outcome: "withdrawn" };
 
   const data = await writeData(store, file.spec, shard, records, rows, images);
+  faultPoint("worker.data.written", shard);
   const drop = async (name: string | null | undefined) => {
     // What stays all the same is taken away when the job ends.
     if (name) await store.delete(name).catch(() => {});
@@ -114,8 +118,10 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   const body = `${named.map((row) => JSON.stringify(row)).join("\n")}\n`;
   // A worker that dies before this line has cost its work and a data file that nothing names; after it, nothing at all.
   // The same goes for a PUT that throws: the server may have done it, so the data file must stay.
+  faultPoint("worker.commit.before", shard);
   const key = layout.result(shard);
   const put = before ? await store.putIfMatch(key, body, before.etag) : await store.putIfAbsent(key, body);
+  faultPoint("worker.commit.after", shard);
   await drop(put.outcome === "written" ? before?.rows.find((row) => row.data)?.data : data);
   return put.outcome === "written" ? { outcome: "committed", sums: sumRows(named) } : { outcome: "already" };
 }

@@ -1,4 +1,5 @@
 import { CapfleetError } from "@capfleet/shared/contract";
+import { Budget } from "@capfleet/shared/datasets";
 import sharp from "@capfleet/shared/libvips";
 import type { Sharp, SharpOptions } from "sharp";
 import { rgbFromCmyk } from "./cmyk.ts";
@@ -11,12 +12,18 @@ import { unreadable } from "./unreadable.ts";
 /** Where PIL refuses an image as a decompression bomb: twice its MAX_IMAGE_PIXELS. */
 export const DEFAULT_MAX_PIXELS = 178_956_970;
 
+/** Pictures of so many pixels, in all, are decoded at once, and any number of those that are not large. */
+const LARGE_PIXELS = 2 ** 25;
+const large = new Budget(DEFAULT_MAX_PIXELS);
+
 export interface Limits {
   /**
    * Most pixels (width × height) that an image may have, by its header. It bounds memory: baseline JPEG and plain PNG
    * are decoded in strips, but progressive JPEG, interlaced PNG, WebP, GIF and AVIF as a whole, at 3 to 8 bytes a pixel.
    */
   maxPixels: number;
+  /** What decoding may take, once it has begun. Between two steps of the decoder: one that hangs in a step is not ended. */
+  maxSeconds: number;
 }
 
 /** Transparent pixels show this. See `decode`. */
@@ -39,7 +46,7 @@ const PAPER = "#ffffff";
  *
  * @param bytes The whole file. Not to be changed until the promise settles.
  * @returns uint8 RGB, [height, width, 3].
- * @throws CapfleetError IMAGE_EMPTY, IMAGE_TOO_MANY_PIXELS, IMAGE_UNREADABLE
+ * @throws CapfleetError IMAGE_EMPTY, IMAGE_TOO_MANY_PIXELS, IMAGE_TOO_SLOW, IMAGE_UNREADABLE
  */
 export async function decode(bytes: Uint8Array, size: Size, limits: Limits): Promise<Buffer> {
   const [pixels] = await decodeAll(bytes, [size], limits);
@@ -57,14 +64,27 @@ export async function decodeAll(bytes: Uint8Array, sizes: readonly Size[], limit
   if (bytes.length === 0) throw new CapfleetError("IMAGE_EMPTY", "the image has no bytes");
   const header = await readHeader(bytes, limits.maxPixels);
   const { width, height } = header.upright;
-  const isShared = width * height <= WHOLE_PIXELS && sizes.every((size) => isReadWhole(header, size));
-  const source = isShared && sizes.length > 1 ? await readWhole(bytes, header) : bytes;
-  const all: Buffer[] = [];
-  for (const size of sizes) {
-    const raster = header.cmyk ? await readCmyk(source, header, size) : await readRgb(source, header, size);
-    all.push((await finish(raster, size)).data);
+  const pixels = width * height;
+  const release = pixels >= LARGE_PIXELS ? await large.acquire(pixels) : null;
+  try {
+    const isShared = pixels <= WHOLE_PIXELS && sizes.every((size) => isReadWhole(header, size));
+    const file = { bytes, header, maxSeconds: limits.maxSeconds };
+    const source = isShared && sizes.length > 1 ? { ...file, bytes: await readWhole(file) } : file;
+    const all: Buffer[] = [];
+    for (const size of sizes) {
+      const raster = header.cmyk ? await readCmyk(source, size) : await readRgb(source, size);
+      all.push((await finish(raster, size)).data);
+    }
+    return all;
+  } finally {
+    release?.();
   }
-  return all;
+}
+
+interface Source {
+  bytes: Uint8Array;
+  header: Header;
+  maxSeconds: number;
 }
 
 /**
@@ -72,32 +92,33 @@ export async function decodeAll(bytes: Uint8Array, sizes: readonly Size[], limit
  * files in strips, from the top, and pixels in memory in other pieces, and where a piece begins decides how the weights of
  * bicubic are rounded.
  */
-async function readWhole(bytes: Uint8Array, header: Header): Promise<Buffer> {
+async function readWhole(source: Source): Promise<Buffer> {
+  const { header } = source;
   const build = (file: Sharp) => {
     const flat = file.flatten({ background: PAPER }).tiff({ compression: "none" });
     return header.orientation === 1 ? flat : flat.withMetadata({ orientation: header.orientation });
   };
-  return read(bytes, header, build, (pipeline, run = together) => run(() => pipeline.toBuffer()));
+  return read(source, build, (pipeline, run = together) => run(() => pipeline.toBuffer()));
 }
 
-async function readRgb(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
+async function readRgb(source: Source, size: Size): Promise<Raster> {
   const build = (file: Sharp) =>
     file
       .autoOrient()
       .flatten({ background: PAPER })
-      .resize(...firstPass(header, size));
-  return read(bytes, header, build, rasterOf);
+      .resize(...firstPass(source.header, size));
+  return read(source, build, rasterOf);
 }
 
-async function readCmyk(bytes: Uint8Array, header: Header, size: Size): Promise<Raster> {
+async function readCmyk(source: Source, size: Size): Promise<Raster> {
   // Both spaces, or libvips would convert by a profile of its own.
   const build = (file: Sharp) =>
     file
       .autoOrient()
       .pipelineColourspace("cmyk")
       .toColourspace("cmyk")
-      .resize(...firstPass(header, size));
-  return rgbFromCmyk(await read(bytes, header, build, rasterOf));
+      .resize(...firstPass(source.header, size));
+  return rgbFromCmyk(await read(source, build, rasterOf));
 }
 
 /** Runs a pipeline; see `rasterOf`. */
@@ -109,17 +130,24 @@ type Take<T> = (pipeline: Sharp, run?: typeof together) => Promise<T>;
  * "error"` is that line for all formats but JPEG, where libjpeg only warns about damaged data and goes on in grey: there
  * it depends on what it warned of.
  */
-async function read<T>(bytes: Uint8Array, header: Header, build: (file: Sharp) => Sharp, take: Take<T>): Promise<T> {
+async function read<T>(source: Source, build: (file: Sharp) => Sharp, take: Take<T>): Promise<T> {
+  const { bytes, header, maxSeconds: seconds } = source;
   const open = (failOn: SharpOptions["failOn"]) =>
-    build(sharp(bytes, { failOn, ignoreIcc: true, limitInputPixels: false }));
+    build(sharp(bytes, { failOn, ignoreIcc: true, limitInputPixels: false }).timeout({ seconds }));
+  const started = performance.now();
+  // What libvips says of it may be gone (see gate.ts), but what fails before is no matter of time.
+  const isLate = () => performance.now() - started >= seconds * 1_000;
   try {
     if (header.format !== "jpeg") return await take(open("error"));
-    const flawless = await take(open("warning")).catch(() => undefined);
+    const flawless = await take(open("warning")).catch((thrown: unknown) => {
+      if (isLate()) throw thrown;
+    });
     if (flawless) return flawless;
     const flawed = await take(open("error"));
     await refuseDamage(() => take(open("warning"), alone));
     return flawed;
   } catch (thrown) {
+    if (isLate()) throw new CapfleetError("IMAGE_TOO_SLOW", `the image took longer than ${seconds} s to decode`);
     throw unreadable(thrown, bytes);
   }
 }

@@ -1,7 +1,9 @@
-import { type EngineRef, layout, stateLayout } from "@capfleet/shared/contract";
+import { CapfleetError, type EngineRef, layout, stateLayout } from "@capfleet/shared/contract";
 import { createLog } from "@capfleet/shared/log";
 import {
+  beginShard,
   connectRedis,
+  keys,
   redisPrefix,
   shardJobId,
   takeReports,
@@ -26,6 +28,8 @@ let redis: Redis;
 let queue: Queue<WorkPayload>;
 let out: Store;
 let consumer: Consumer;
+/** In the isolated process. */
+let places = 0;
 
 beforeEach(async () => {
   sandbox = await Sandbox.create();
@@ -57,11 +61,22 @@ afterEach(async () => {
   await sandbox.cleanUp();
 });
 
-function consume(label: ShardContext["label"]): void {
+/** `isolated`: labels the records of shards that have taken workers down. */
+function consume(label: ShardContext["label"], isolated = label): void {
   const intents = new Intents(stores.at(`${sandbox.path("state")}/`));
   const context: ShardContext = { stores, intents, admit: (work) => work(), label, fetch: async () => {} };
+  const isolation = {
+    enter: () => {
+      places += 1;
+      const leave = () => {
+        places -= 1;
+      };
+      return { admit: context.admit, label: isolated, [Symbol.dispose]: leave };
+    },
+  };
   const machine = { pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
-  consumer = new Consumer([engine], 2, redis, context, machine, createLog("test", "silent"));
+  const log = createLog("test", "silent");
+  consumer = new Consumer([engine], 2, { redis, context, isolation, machine, log });
 }
 
 const add = (shard: number) =>
@@ -74,6 +89,11 @@ const add = (shard: number) =>
       removeOnFail: true,
     },
   );
+/** As if the shard had been begun so often by workers that died. */
+const died = async (times: number) => {
+  for (let n = 0; n < times; n++) await beginShard(redis, "job_1", 0);
+};
+const counted = () => redis.hgetall(keys.deaths("job_1"));
 const reports = () => takeReports(redis, "job_1");
 const left = async () => (await queue.getJobCounts("wait", "active", "failed", "completed")) as Record<string, number>;
 
@@ -89,21 +109,50 @@ test("shards are labelled, committed, reported and gone", async () => {
     { outcome: "committed", shard: 0, sums, work },
     { outcome: "committed", shard: 1, sums, work },
   ]);
+  expect(await counted()).toEqual({});
 });
 
-test("a shard that has taken three workers down is an error, and is not begun a fourth time", async () => {
-  let begun = 0;
+test("a shard that has taken two workers down is done in a process of its own; one death is not enough", async () => {
+  const how: string[] = [];
+  consume(
+    async ({ id }) => ({ caption: `worker ${id}`, score: how.push(`worker ${id}`) }),
+    async ({ id }) => ({ caption: `isolated ${id}`, score: how.push(`isolated ${id}, ${places} place`) }),
+  );
+  await died(2);
+  await beginShard(redis, "job_1", 1);
+  for (const shard of [0, 1]) await add(shard);
+  consumer.start();
+  await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(how.sort()).toEqual(["isolated 0, 1 place", "worker 1"]);
+  expect(places).toBe(0);
+  expect(await counted()).toEqual({});
+});
+
+test("a shard is counted before it is begun; a shard error is no death", async () => {
+  const seen: object[] = [];
   consume(async () => {
-    begun += 1;
-    return { caption: "x", score: 0 };
+    seen.push(await counted());
+    throw new CapfleetError("STORE_UNAVAILABLE", "away");
   });
+  await died(1);
   await add(0);
-  // What BullMQ counts when a worker's lock runs out.
-  await redis.hset(queue.toKey(shardJobId("job_1", 0)), "stc", 3);
+  consumer.start();
+  expect(await until("its report", async () => (await reports())[0])).toMatchObject({ code: "STORE_UNAVAILABLE" });
+  expect(seen).toEqual([{ 0: "2" }]);
+  expect(await counted()).toEqual({ 0: "1" });
+});
+
+test("a shard that takes workers down with a process of its own, too, is an error each time, and is not begun", async () => {
+  let begun = 0;
+  consume(async () => ({ caption: "x", score: begun++ }));
+  await died(4);
+  await add(0);
   consumer.start();
   const found = await until("its report", async () => (await reports())[0]);
   expect(found).toMatchObject({ outcome: "failed", shard: 0, code: "WORKER_LOST" });
   expect(begun).toBe(0);
+  expect(await counted()).toEqual({ 0: "4" });
 });
 
 test("stopping: a shard that hangs goes back to waiting at once when its grace is over", async () => {
@@ -117,6 +166,7 @@ test("stopping: a shard that hangs goes back to waiting at once when its grace i
   await until("the shard to begin", () => begun > 0);
   await consumer.stop(10);
   expect(await left()).toMatchObject({ wait: 1, active: 0, failed: 0 });
+  expect(await counted()).toEqual({});
   expect(await reports()).toEqual([]);
   expect(await out.stat(layout.result(0))).toBeNull();
 });
@@ -136,8 +186,26 @@ test("a shard that comes again while it is in work here is the same work", async
   await redis.flushall();
   await add(0);
   await until("it to be taken again", async () => (await left()).active === 1);
+  // Nor does it count below nothing.
+  expect(await counted()).toEqual({});
   go.resolve();
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
   expect(begun).toBe(1);
   expect(await reports()).toHaveLength(1);
+});
+
+test("a shard in the words of another version is left alone: the reconciler hands it out again, until a worker knows them", async () => {
+  const labelled: string[] = [];
+  consume(async ({ id }) => {
+    labelled.push(id);
+    return { caption: "x", score: 0 };
+  });
+  const other = { v: 3, job: "job_1", shard: 0, out: out.uri, retries: 0 } as unknown as WorkPayload;
+  await queue.add("shard", other, { jobId: shardJobId("job_1", 0), removeOnComplete: true, removeOnFail: true });
+  await add(1);
+  consumer.start();
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(labelled).toEqual(["1"]);
+  expect(await counted()).toEqual({});
+  expect((await reports()).map(({ outcome, shard }) => [outcome, shard])).toEqual([["committed", 1]]);
 });

@@ -207,7 +207,7 @@ test("a request that has taken two workers down is an error, and is not begun a 
     begun += 1;
     return row;
   });
-  await expect(asked).rejects.toMatchObject({ code: "WORKER_LOST" });
+  await expect(asked).rejects.toMatchObject({ code: "WORKER_CRASHED" });
   expect(begun).toBe(0);
 });
 

@@ -30,7 +30,7 @@ class EchoHost {
 }
 
 const picture = pathToFileURL(`${DEMO}images/scene-003.jpg`).href;
-const limits = { maxImageBytes: 2 ** 20, maxImagePixels: 2 ** 24 };
+const limits = { maxImageBytes: 2 ** 20, maxImagePixels: 2 ** 24, maxDecodeSeconds: 120 };
 const signal = new AbortController().signal;
 const decoding = decodingSchema.parse({});
 const jobOf = (task: TaskSpec) => ({ spec: { engines: [ref], task } }) as unknown as JobFile;
@@ -48,7 +48,10 @@ test("a record's own texts, or those of the job; the image's pixels go with them
 
   const given = jobOf({ name: "itm", texts: { given: ["a dog"] } });
   expect(await labeler.label({ id: "2", image: picture }, given, signal)).toEqual({ itm: 5 });
-  const pixels = await decode(await readFile(`${DEMO}images/scene-003.jpg`), image, { maxPixels: 2 ** 24 });
+  const pixels = await decode(await readFile(`${DEMO}images/scene-003.jpg`), image, {
+    maxPixels: 2 ** 24,
+    maxSeconds: 120,
+  });
   for (const { slab } of host.requests) {
     expect(Buffer.from(slab!, 0, pixels.length).equals(Buffer.from(pixels))).toBe(true);
   }

@@ -12,7 +12,7 @@ const SIZE = { width: 64, height: 64 };
 /** The error that decoding ends in; undefined if it doesn't. */
 async function failure(bytes: Uint8Array, maxPixels = DEFAULT_MAX_PIXELS): Promise<CapfleetError | undefined> {
   try {
-    await decode(bytes, SIZE, { maxPixels });
+    await decode(bytes, SIZE, { maxPixels, maxSeconds: 120 });
   } catch (thrown) {
     if (thrown instanceof CapfleetError) return thrown;
     throw thrown;

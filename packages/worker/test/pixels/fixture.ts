@@ -23,7 +23,7 @@ export async function referenceOf(folder: "references" | "samples", name: string
 
 /** With a limit that no fixture comes near. */
 export function decodeTo(size: Size, bytes: Uint8Array): Promise<Buffer> {
-  return decode(bytes, size, { maxPixels: 10_000_000 });
+  return decode(bytes, size, { maxPixels: 10_000_000, maxSeconds: 120 });
 }
 
 /** Mean absolute difference of each channel, in grey levels of 255. */

@@ -21,7 +21,7 @@ beforeEach(() => {
 });
 
 const square = (side: number): Size => ({ width: side, height: side });
-const limits = { maxPixels: 2 ** 26 };
+const limits = { maxPixels: 2 ** 26, maxSeconds: 120 };
 
 /** How often the file was opened: once for its header, once more each time that it was decoded. */
 async function decodes(bytes: Buffer, sizes: Size[]): Promise<number> {
