@@ -1,5 +1,4 @@
 /** The console: one page at `/`, and its files. What it shows it asks the API for, as its reader. */
-
 import { CapfleetError } from "@capfleet/shared/contract";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import * as z from "zod";

@@ -51,13 +51,15 @@ export function thumbnailRoutes(server: Server, { views, stores }: Api): void {
       checkReadable(caller!, source.image!);
       const gone = goneOf(reply);
       const jpeg = await turns(async () => {
-        gone.throwIfAborted();
+        if (gone.aborted) return null;
         const late = AbortSignal.timeout(TIME_MS);
         return thumbnailOf(source, size, stores, AbortSignal.any([gone, late])).catch((thrown: unknown) => {
+          if (gone.aborted) return null;
           if (!late.aborted) throw thrown;
           throw new CapfleetError("THUMBNAIL_TIMEOUT", `${source.image} was not there in ${TIME_MS / 1_000} s`);
         });
       });
+      if (jpeg === null) return reply.hijack();
       return reply
         .headers(HEADERS)
         .type("image/jpeg")
@@ -69,6 +71,6 @@ export function thumbnailRoutes(server: Server, { views, stores }: Api): void {
 /** Aborted when nobody waits for the answer any more. */
 function goneOf(reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
-  reply.raw.once("close", () => gone.abort(new CapfleetError("INTERRUPTED", "the client has gone")));
+  reply.raw.once("close", () => gone.abort());
   return gone.signal;
 }
