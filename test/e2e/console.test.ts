@@ -35,7 +35,7 @@ const complaints: string[] = [];
 
 async function open(context: BrowserContext, hash = "/"): Promise<Page> {
   const opened = await context.newPage();
-  opened.setDefaultTimeout(30_000);
+  opened.setDefaultTimeout(60_000);
   opened.on("request", (request) => {
     const url = request.url();
     if (!url.startsWith(`${world.api.url}/`) && !url.startsWith("blob:")) foreign.push(url);
@@ -50,7 +50,7 @@ async function open(context: BrowserContext, hash = "/"): Promise<Page> {
   return opened;
 }
 
-const soon = <T>(value: () => T) => expect.poll(value, { timeout: 30_000 });
+const soon = <T>(value: () => T) => expect.poll(value, { timeout: 60_000 });
 const go = (hash: string) => page.goto(`${world.api.url}/#${hash}`);
 const heading = (name: string) => page.getByRole("heading", { level: 1, name }).waitFor();
 const button = (name: string | RegExp) => page.getByRole("button", { name, exact: typeof name === "string" });
@@ -142,7 +142,8 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await heading("Captions");
     await page.getByText("no worker for demo-caption").waitFor();
     sandbox.worker(world.env, "--models", "demo-caption,demo-vqa,demo-itm");
-    await badge("finished");
+    // A worker that has never run its models compiles them first.
+    await page.locator(".page-head .badge", { hasText: "finished" }).waitFor({ timeout: 150_000 });
     captions = (await world.api.get<{ jobs: JobView[] }>("/v1/jobs")).body.jobs[0]!;
     expect(captions).toMatchObject({ state: "finished", counts: { total: 27, done: 27, failed: 3 } });
     await page.locator(".figure", { hasText: "Cost" }).waitFor();
