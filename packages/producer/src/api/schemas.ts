@@ -1,5 +1,5 @@
 /** What the API's answers look like. Times are ISO 8601, names are snake_case. */
-import { FORMATS, JOB_TASKS, precisionSchema, taskSchema } from "@capfleet/shared/contract";
+import { FORMATS, JOB_TASKS, pairSumsSchema, precisionSchema, sumsSchema, taskSchema } from "@capfleet/shared/contract";
 import { JOB_STATES } from "@capfleet/shared/queues";
 import * as z from "zod";
 import { errorSchema } from "./errors.ts";
@@ -24,6 +24,15 @@ export const jobSchema = z
       committed: count.meta({ description: "Rows in object storage" }),
       failed: count.meta({ description: "Rows with an error" }),
     }),
+    errors: z.record(z.string(), count).meta({ description: "Committed rows that failed, by code" }),
+    scores: sumsSchema.shape.scores.unwrap().nullable().meta({
+      description:
+        "How many of the committed rows' texts have which score, in equal parts of 0 to 1 (itc: of -1 to 1). Of captions and answers it is e^score, the geometric mean of their tokens' probabilities; null: there is none",
+    }),
+    pairs: z
+      .strictObject({ web: pairSumsSchema.strict(), synthetic: pairSumsSchema.strict() })
+      .nullable()
+      .meta({ description: "capfilt, filter: texts by origin, and how many have which probability to match" }),
     rate: z.number().nullable().meta({ description: "Rows per second over the last half minute" }),
     eta_seconds: z.number().nullable(),
     cost: z
@@ -93,6 +102,22 @@ export const fleetSchema = z
     ),
   })
   .meta({ id: "Fleet" });
+
+export const historySchema = z
+  .strictObject({
+    interval_seconds: count,
+    samples: z
+      .array(
+        z.strictObject({
+          at: z.iso.datetime(),
+          rows_per_second: z.number().meta({ description: "Rows of jobs that were labelled or failed" }),
+          workers: count,
+          backlog: count.meta({ description: "Records planned and not labelled" }),
+        }),
+      )
+      .meta({ description: "The oldest first; where no producer was at work there are none" }),
+  })
+  .meta({ id: "FleetHistory" });
 
 /** The answers that any route may give beside its own. */
 export const errorResponses = (...statuses: number[]) =>

@@ -9,6 +9,7 @@ import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
 import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
+  addSample,
   connectRedis,
   type FleetFigures,
   keys,
@@ -32,6 +33,7 @@ import type { Redis } from "ioredis";
 import type { JobStates } from "../jobs/states.ts";
 import type { Scheduler } from "../schedules/scheduler.ts";
 import { endJob } from "./finisher.ts";
+import { FleetHistory } from "./history.ts";
 import { Lately } from "./lately.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
@@ -78,6 +80,7 @@ export class Reconciler {
   readonly #progress = new Map<string, Progress>();
   readonly #rows = { labelled: 0, failed: 0 };
   readonly #ended: FleetFigures["jobs"] = {};
+  readonly #history = new FleetHistory();
   /** By the engines that the work needs. */
   readonly #lately = new Map<string, Lately>();
   #lookAt = 0;
@@ -156,7 +159,10 @@ export class Reconciler {
     }
     for (const [engines, here] of outstanding) await this.#fill(engines, here, slotsOf(engines));
     for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
-    await writeFigures(this.#redis, this.#figures(outstanding, performance.now() - now));
+    const figures = this.#figures(outstanding, performance.now() - now);
+    await writeFigures(this.#redis, figures);
+    const sample = this.#history.sample(figures, workers, Date.now());
+    if (sample) await addSample(this.#redis, sample);
     for (const [id, { state }] of this.#trackers) if (state.ended) await this.#forget(id);
   }
 

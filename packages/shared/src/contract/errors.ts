@@ -138,6 +138,12 @@ export const ERRORS = {
     what: "The job is not in a state in which that can be done.",
     fix: "See `capfleet status <job>`.",
   },
+  ROW_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "The job has no such row, not yet, or none with a picture.",
+    fix: "Take a position from a page of the job's results.",
+  },
   RATE_UNKNOWN: {
     scope: "usage",
     retryable: false,
@@ -387,6 +393,12 @@ export const ERRORS = {
     retryable: true,
     what: "An interactive request was not answered in its time, and was withdrawn.",
     fix: "Try again, or give it longer (`capfleet infer --timeout`); add workers if it stays so.",
+  },
+  THUMBNAIL_TIMEOUT: {
+    scope: "system",
+    retryable: true,
+    what: "A picture could not be fetched and made small in the time that one may take.",
+    fix: "Try again in a moment; many may be asked for at once, or its store may be slow.",
   },
   WORKER_START_FAILED: {
     scope: "system",

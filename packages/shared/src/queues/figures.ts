@@ -1,4 +1,4 @@
-/** The fleet in figures, as the reconciler saw it in its last round. Kept in Redis for a minute. */
+/** The fleet in figures, as the reconciler sees it: in its last round, and over the last hour. Kept in Redis alone. */
 import type { Redis } from "ioredis";
 import * as z from "zod";
 import { keys } from "./names.ts";
@@ -28,6 +28,21 @@ export const figuresSchema = z.object({
 });
 export type FleetFigures = z.infer<typeof figuresSchema>;
 
+/** What happened in the `SAMPLE_SECONDS` up to `at`. */
+export const sampleSchema = z.object({
+  /** Milliseconds since 1970. */
+  at: z.number().int(),
+  /** Rows of jobs that were labelled or failed, a second. */
+  rate: z.number(),
+  workers: z.number().int(),
+  /** Records planned and not labelled. */
+  backlog: z.number().int(),
+});
+export type FleetSample = z.infer<typeof sampleSchema>;
+
+export const SAMPLE_SECONDS = 10;
+const SAMPLES = 3_600 / SAMPLE_SECONDS;
+
 export async function writeFigures(redis: Redis, figures: FleetFigures): Promise<void> {
   await redis.set(keys.figures(), JSON.stringify(figures), "EX", 60);
 }
@@ -36,4 +51,25 @@ export async function readFigures(redis: Redis): Promise<FleetFigures | null> {
   const value = await redis.get(keys.figures());
   const parsed = value === null ? null : figuresSchema.safeParse(JSON.parse(value));
   return parsed?.success ? parsed.data : null;
+}
+
+/** The oldest goes where an hour is full. */
+export async function addSample(redis: Redis, sample: FleetSample): Promise<void> {
+  const name = keys.history();
+  await redis
+    .multi()
+    .rpush(name, JSON.stringify(sample))
+    .ltrim(name, -SAMPLES, -1)
+    .expire(name, 2 * 3_600)
+    .exec();
+}
+
+/** The last hour's, the oldest first; where nobody has looked there is none. */
+export async function readSamples(redis: Redis): Promise<FleetSample[]> {
+  const since = Date.now() - SAMPLES * SAMPLE_SECONDS * 1_000;
+  const lines = await redis.lrange(keys.history(), 0, -1);
+  return lines.flatMap((line) => {
+    const parsed = sampleSchema.safeParse(JSON.parse(line));
+    return parsed.success && parsed.data.at >= since ? [parsed.data] : [];
+  });
 }

@@ -44,6 +44,8 @@ export const keys = {
   inferInbox: (asker: string) => `${redisPrefix()}:infer:inbox:${asker}`,
   /** The reconciler's last word on the fleet; expires. */
   figures: () => `${redisPrefix()}:figures`,
+  /** A list of the fleet's figures, one every few seconds of the last hour. */
+  history: () => `${redisPrefix()}:history`,
   lease: (name: string) => `${redisPrefix()}:lease:${name}`,
   /** A channel: something changed, look now. */
   wake: () => `${redisPrefix()}:wake`,

@@ -2,12 +2,12 @@
 import { readdir } from "node:fs/promises";
 import { BUNDLED_MODELS } from "@capfleet/shared/config";
 import { bundledFolder, checkpointAbilities, registeredModels, registeredNames } from "@capfleet/shared/models";
-import { liveWorkers, readFigures } from "@capfleet/shared/queues";
+import { liveWorkers, readFigures, readSamples, SAMPLE_SECONDS } from "@capfleet/shared/queues";
 import type { Store } from "@capfleet/shared/storage";
 import type * as z from "zod";
 import type { Api, Server } from "../api.ts";
 import { fromRedis } from "../redis.ts";
-import { errorResponses, fleetSchema, type modelSchema, modelsSchema } from "../schemas.ts";
+import { errorResponses, fleetSchema, historySchema, type modelSchema, modelsSchema } from "../schemas.ts";
 
 type ModelView = z.infer<typeof modelSchema>;
 
@@ -50,6 +50,23 @@ export function fleetRoutes(server: Server, { state, redis }: Api): void {
           ...set,
           rate_per_worker: workerSeconds > 0 ? rows / workerSeconds : null,
         })),
+      };
+    },
+  });
+
+  server.get("/v1/fleet/history", {
+    schema: {
+      summary: "The fleet's last hour",
+      tags: ["fleet"],
+      response: { 200: historySchema, ...errorResponses() },
+    },
+    handler: async () => {
+      const samples = await fromRedis(readSamples(redis));
+      return {
+        interval_seconds: SAMPLE_SECONDS,
+        samples: samples.map(({ at, rate, workers, backlog }) => {
+          return { at: new Date(at).toISOString(), rows_per_second: rate, workers, backlog };
+        }),
       };
     },
   });
