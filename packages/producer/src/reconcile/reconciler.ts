@@ -295,7 +295,8 @@ export class Reconciler {
     for (const tracker of this.#trackers.values()) {
       const { state, fatal } = tracker;
       if (tracker.engines !== engines || state.intent !== "run" || state.ended || fatal) continue;
-      const shards = tracker.next(room, here.byJob.get(tracker.id) ?? new Set(), now);
+      // One more than there is room for: a job that has just that much must not look as if it had nothing left.
+      const shards = tracker.next(room + 1, here.byJob.get(tracker.id) ?? new Set(), now);
       if (shards.length > 0) next.set(tracker.id, { tracker, shards });
     }
     const runnable = [...next.values()].map(({ tracker, shards }) => tracker.runnable(shards.length));
