@@ -105,7 +105,7 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
       consumer.stop(graceSeconds * 1_000),
       interactive.stop(graceSeconds * 1_000),
     ]);
-    log.info(givenBack, "stopped; these labelled rows will be labelled again by others");
+    log.info(givenBack, "stopped; shards given back, and their rows that were labelled and will be again");
   } finally {
     clearInterval(heart);
     await Promise.race([leave(redis, id).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);
