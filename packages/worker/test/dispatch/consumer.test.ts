@@ -217,3 +217,19 @@ test("a shard that comes again while it is in work here is the same work", async
   expect(begun).toBe(1);
   expect(await reports()).toHaveLength(1);
 });
+
+test("a shard in the words of another version is left alone: the reconciler hands it out again, until a worker knows them", async () => {
+  const labelled: string[] = [];
+  consume(async ({ id }) => {
+    labelled.push(id);
+    return { caption: "x", score: 0 };
+  });
+  const other = { v: 3, job: "job_1", shard: 0, out: out.uri, retries: 0 } as unknown as WorkPayload;
+  await queue.add("shard", other, { jobId: shardJobId("job_1", 0), removeOnComplete: true, removeOnFail: true });
+  await add(1);
+  consumer.start();
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(labelled).toEqual(["1"]);
+  expect(await counted()).toEqual({});
+  expect((await reports()).map(({ outcome, shard }) => [outcome, shard])).toEqual([["committed", 1]]);
+});

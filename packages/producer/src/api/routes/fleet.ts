@@ -2,7 +2,13 @@
 import { readdir } from "node:fs/promises";
 import { BUNDLED_MODELS } from "@capfleet/shared/config";
 import { CapfleetError, precisionSchema } from "@capfleet/shared/contract";
-import { bundledFolder, checkpointAbilities, registeredModels, registeredNames } from "@capfleet/shared/models";
+import {
+  bundledFolder,
+  checkpointAbilities,
+  registeredModels,
+  registeredNames,
+  sourceOf,
+} from "@capfleet/shared/models";
 import { liveWorkers, readFigures } from "@capfleet/shared/queues";
 import type { Store } from "@capfleet/shared/storage";
 import * as z from "zod";
@@ -26,7 +32,7 @@ const poolQuery = fields({
     .string()
     .transform((text) => text.split(",").map((name) => name.trim()))
     .refine((names) => names.every((name) => name !== ""), "must be names of models, with commas between them")
-    .meta({ description: "What the pool's workers run: their `--models`, as GET /v1/models names them" }),
+    .meta({ description: "What the pool's workers run: their `--models`; folders as GET /v1/models names them" }),
   precision: precisionSchema.optional().meta({ description: "Theirs, where jobs pin several" }),
 });
 
@@ -84,7 +90,8 @@ export function fleetRoutes(server: Server, { state, redis, config }: Api): void
       querystring: poolQuery,
       response: { 200: wantedSchema, ...errorResponses(422) },
     },
-    handler: async ({ query: { models, precision = null } }) => {
+    handler: async ({ query: { models: given, precision = null } }) => {
+      const models = given.map((name) => (/^s3:/i.test(name) ? sourceOf(name).name : name));
       const [workers, figures] = await fromRedis(Promise.all([liveWorkers(redis), readFigures(redis)]));
       const wanted_workers = scaleOfPool({ models, precision }, figures, workers, config.scale);
       for (const name of models) await checkModel(name, state);
