@@ -144,7 +144,7 @@ test("a shard is counted before it is begun; a shard error is no death", async (
   expect(await counted()).toEqual({ 0: "1" });
 });
 
-test("a shard that takes workers down with a process of its own, too, is an error each time, and is not begun", async () => {
+test("a shard that takes workers down with a process of its own, too, is an error, and begun once more after it", async () => {
   let begun = 0;
   consume(async () => ({ caption: "x", score: begun++ }));
   await died(4);
@@ -153,7 +153,9 @@ test("a shard that takes workers down with a process of its own, too, is an erro
   const found = await until("its report", async () => (await reports())[0]);
   expect(found).toMatchObject({ outcome: "failed", shard: 0, code: "WORKER_LOST" });
   expect(begun).toBe(0);
-  expect(await counted()).toEqual({ 0: "4" });
+  expect(await counted()).toEqual({ 0: "3" });
+  await add(0);
+  await until("its result", () => out.stat(layout.result(0)));
 });
 
 test("stopping: a shard that hangs goes back to waiting at once when its grace is over", async () => {
