@@ -64,7 +64,8 @@ test("the document is OpenAPI 3.1 and has every route", () => {
       ...["GET", "DELETE"].map((method) => `${method} /v1/schedules/{name}`),
       ...["run", "pause", "resume"].map((action) => `POST /v1/schedules/{name}/${action}`),
       ...["pause", "resume", "cancel", "retry"].map((action) => `POST /v1/jobs/{id}/${action}`),
-      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /healthz", "GET /readyz", "GET /metrics"],
+      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /v1/fleet/wanted"],
+      ...["GET /healthz", "GET /readyz", "GET /metrics"],
     ].sort(),
   );
 });

@@ -1,3 +1,4 @@
+import { readConfig } from "@capfleet/shared/config";
 import type { EngineRef } from "@capfleet/shared/contract";
 import { beat, connectRedis, engineSet, writeFigures } from "@capfleet/shared/queues";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -19,10 +20,10 @@ test("a backlog has the workers that run all its engines, and 0 where there are 
   for (const [n, engines] of [[a, b], [a]].entries()) {
     await beat(redis, { ...worker, id: String(n), engines });
   }
-  const waiting = { jobs: 1, records: 10, shards: 1, rows: 0, workerSeconds: 0 };
+  const waiting = { models: [], jobs: 1, records: 10, shards: 1, rows: 0, workerSeconds: 0, load: null, busy: 0 };
   const backlog = [[a], [a, b], [c]].map((engines) => ({ engines: engineSet(engines), ...waiting }));
-  await writeFigures(redis, { jobs: {}, rows: { labelled: 0, failed: 0 }, backlog, roundSeconds: 0.1 });
-  const text = await new Metrics(redis).text();
+  await writeFigures(redis, { jobs: {}, rows: { labelled: 0, failed: 0 }, backlog, roundSeconds: 0.1, unread: 0 });
+  const text = await new Metrics(redis, readConfig({}).scale).text();
   const found = [...text.matchAll(/^capfleet_backlog_workers\{engines="(.+)"\} (\d+)$/gm)].map(([, ...found]) => found);
   expect(Object.fromEntries(found)).toEqual({ a: "2", "a+b": "1", c: "0" });
 });
