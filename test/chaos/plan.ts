@@ -17,8 +17,8 @@ interface Kind {
 }
 
 /** Locks and leases last 10 s: who stands still for longer has lost them. */
-const PAST_THE_LOCK = [12, 16] as const;
-const A_WHILE = [2, 6] as const;
+const PAST_THE_LOCK = [11, 14] as const;
+const A_WHILE = [1, 4] as const;
 
 export const KINDS = {
   "worker-kill": { places: WORKERS, what: "SIGKILL" },
@@ -26,24 +26,24 @@ export const KINDS = {
   "worker-term": { places: WORKERS, what: "SIGTERM, as when a new version is rolled out" },
   "worker-point": { places: WORKERS, what: "SIGKILL at a fault point" },
   "worker-point-stop": { places: WORKERS, lasts: PAST_THE_LOCK, what: "SIGSTOP at a fault point, past the lock" },
-  "worker-partition": { places: WORKERS, lasts: [4, 16], what: "its network namespace is cut off" },
+  "worker-partition": { places: WORKERS, lasts: [2, 14], what: "its network namespace is cut off" },
   "worker-disk-full": { places: WORKERS, lasts: A_WHILE, what: "no room in its TMPDIR" },
   "producer-kill": { places: ["producer"], what: "SIGKILL" },
   "producer-stop": { places: ["producer"], lasts: PAST_THE_LOCK, what: "SIGSTOP past its lease" },
   "producer-point": { places: ["producer"], what: "SIGKILL at a fault point" },
-  "producer-partition": { places: ["producer"], lasts: [4, 16], what: "its network namespace is cut off" },
+  "producer-partition": { places: ["producer"], lasts: [2, 14], what: "its network namespace is cut off" },
   "redis-kill": { places: ["redis"], lasts: [0.5, 3], what: "SIGKILL; started again, it is empty" },
   "redis-empty": { places: ["redis"], what: "FLUSHALL" },
   "redis-full": { places: ["redis"], lasts: A_WHILE, what: "out of memory: it refuses every write" },
   "redis-slow": { places: ["redis"], lasts: A_WHILE, what: "nine tenths of the time it answers nobody" },
-  "redis-hung": { places: ["redis"], lasts: [3, 12], what: "SIGSTOP" },
+  "redis-hung": { places: ["redis"], lasts: [2, 8], what: "SIGSTOP" },
   "store-500": { places: ["store"], lasts: A_WHILE, what: "500" },
   "store-503": { places: ["store"], lasts: A_WHILE, what: "503" },
   "store-reset": { places: ["store"], lasts: A_WHILE, what: "connections are reset" },
   "store-lost": { places: ["store"], lasts: A_WHILE, what: "requests are done, their answers lost" },
   "store-truncated": { places: ["store"], lasts: A_WHILE, what: "bodies break off in the middle" },
   "store-race": { places: ["store"], lasts: A_WHILE, what: "another writer is always quicker: 412" },
-  "store-silent": { places: ["store"], lasts: [3, 8], what: "no answers; one time in ten for a minute" },
+  "store-silent": { places: ["store"], lasts: [2, 6], what: "no answers; one time in ten for a minute" },
 } as const satisfies Record<string, Kind>;
 export type KindName = keyof typeof KINDS;
 export const KIND_NAMES = Object.keys(KINDS) as KindName[];

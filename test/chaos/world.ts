@@ -4,6 +4,8 @@
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { connectRedis } from "@capfleet/shared/queues";
 import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
@@ -17,9 +19,11 @@ import { KIND_NAMES, type KindName, type ProcessName, WORKERS } from "./plan.ts"
 import { SmallDisk } from "./small-disk.ts";
 
 /** Room for the images of the shards in work, many times over. */
-const DISK_MB = 4;
+const DISK_MB = 8;
 /** A request is given up after as long; the default of 20 s would only make the run longer. */
 const STORE_TIMEOUT_MS = 5_000;
+/** Node keeps compiled scripts in TMPDIR, unless it is told otherwise. */
+const COMPILE_CACHE = join(tmpdir(), "node-compile-cache");
 const MARK = "CAPFLEET_CHAOS";
 
 type WorkerName = (typeof WORKERS)[number];
@@ -135,7 +139,7 @@ export class World {
     this.#keep("producer", [process.execPath, CAPFLEET, "serve"], {});
     for (const name of WORKERS) {
       const disk = this.disks.get(name);
-      this.#keep(name, worker, disk ? { TMPDIR: disk.folder } : {});
+      this.#keep(name, worker, disk ? { TMPDIR: disk.folder, NODE_COMPILE_CACHE: COMPILE_CACHE } : {});
     }
   }
 

@@ -91,8 +91,8 @@ export class Running {
   stderr = "";
   readonly #ended: Promise<number>;
 
-  constructor(name: string, args: string[], env: NodeJS.ProcessEnv) {
-    this.child = spawn(process.execPath, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+  constructor(name: string, args: string[], env: NodeJS.ProcessEnv, program = process.execPath) {
+    this.child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
     this.child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       this.stdout += text;
     });
