@@ -104,6 +104,7 @@ test(`${REQUESTS} requests, seed ${SEED}`, { timeout: 120_000 }, async () => {
     const body = operation.body && make.value(operation.body, spoil);
     // A part of them are such that there is something to do.
     const isScheduled = operation.path === "/v1/schedules";
+    if (isScheduled && isObject(body) && make.random() < 0.5) body.job = { task: "caption" };
     const job = isScheduled && isObject(body) ? body.job : body;
     if (["/v1/jobs", "/v1/plan", "/v1/schedules"].includes(operation.path) && isObject(job)) {
       // Stores that are not there are another test's.

@@ -3,7 +3,9 @@ import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CreateBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import type { ResultRow } from "@capfleet/shared/contract";
+import { connectRedis } from "@capfleet/shared/queues";
 import { storesFromEnv } from "@capfleet/shared/storage";
+import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import type { JobView } from "../../packages/producer/src/api/schemas.ts";
 import { createKey, type Scope } from "../../packages/producer/src/keys/api-key.ts";
@@ -17,10 +19,26 @@ let sandbox: Sandbox;
 let env: NodeJS.ProcessEnv;
 let nobody: ApiClient;
 let producer: Running;
+let redis: Redis;
 const secrets: string[] = [];
+const WEBHOOK_SECRET = "webhook-secret-5d0e";
+const SCHEDULE_SECRET = "schedule-secret-41bc";
+/** Everything that was said to anybody, except a new key to whoever made it. */
+const said: string[] = [];
+const processes: Running[] = [];
+/** Every command that Redis was given. */
+const commands: string[] = [];
+const bucket = `keys-${process.pid}`;
 
 interface Page {
   jobs: JobView[];
+}
+
+/** A command that has nothing to hide. */
+async function command(...args: string[]) {
+  const done = await capfleet(env, ...args);
+  said.push(done.stdout, done.stderr);
+  return done;
 }
 
 async function newKey(name: string, scope: Scope, read: string[] = [], write: string[] = []) {
@@ -33,20 +51,32 @@ async function newKey(name: string, scope: Scope, read: string[] = [], write: st
 
 beforeAll(async () => {
   sandbox = await Sandbox.create();
-  const redis = await sandbox.redis("redis-secret-8c1f");
+  const server = await sandbox.redis("redis-secret-8c1f");
+  redis = connectRedis(server.url, "patient");
+  const monitor = await redis.monitor();
+  monitor.on("monitor", (_, args: string[]) => commands.push(args.join(" ")));
+  sandbox.atEnd(async () => {
+    monitor.disconnect();
+    redis.disconnect();
+  });
   const s3 = "endpoint" in found ? found : { endpoint: "", accessKeyId: "", secretAccessKey: "" };
   await mkdir(sandbox.path("shared"));
   env = sandbox.env({
-    CAPFLEET_REDIS_URL: redis.url,
+    CAPFLEET_REDIS_URL: server.url,
     CAPFLEET_API_FILES: sandbox.path("shared"),
     CAPFLEET_LOG: "trace",
     AWS_ENDPOINT_URL_S3: s3.endpoint,
     AWS_ACCESS_KEY_ID: s3.accessKeyId,
     AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
     AWS_REGION: "us-east-1",
+    HF_TOKEN: "hub-secret-77ab",
+    CAPFLEET_STORES: JSON.stringify([
+      { prefix: "s3://elsewhere/", endpoint: s3.endpoint, accessKeyId: "WRONG", secretAccessKey: "stores-secret-19fe" },
+    ]),
   });
-  secrets.push("redis-secret-8c1f", s3.secretAccessKey || "none");
+  secrets.push("redis-secret-8c1f", "hub-secret-77ab", "stores-secret-19fe", s3.secretAccessKey || "none");
   ({ api: nobody, producer } = await serving(sandbox, env));
+  processes.push(producer);
 });
 afterAll(() => sandbox.cleanUp());
 
@@ -107,7 +137,7 @@ test("files of the producer's machine: only below what the operator allows, whoe
   await writeFile(manifest, lines.map((image) => JSON.stringify({ image })).join("\n"));
   const { status, body: job } = await admin.submit({ task: "caption", input: manifest, output });
   expect(status).toBe(202);
-  sandbox.worker(env);
+  processes.push(sandbox.worker(env));
   await admin.when(job.id, "finished");
   const { rows } = (await admin.get<{ rows: ResultRow[] }>(`/v1/jobs/${job.id}/results`)).body;
   expect(rows.map(({ error, caption }) => error?.code ?? typeof caption)).toEqual([
@@ -125,7 +155,6 @@ test("files of the producer's machine: only below what the operator allows, whoe
 });
 
 describe.skipIf("skipped" in found)("teams on S3", () => {
-  const bucket = `keys-${process.pid}`;
   const teams: Record<string, { submit: ApiClient; read: ApiClient; job: JobView; id: string }> = {};
 
   beforeAll(async () => {
@@ -193,6 +222,46 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
     expect(await teams.a!.read.submit(body)).toMatchObject({ status: 403, body: { error: { code: "FORBIDDEN" } } });
   });
 
+  test("schedules and plans: nothing of another team's, not even its name", async () => {
+    const [a, b] = [teams.a!, teams.b!];
+    const webhook = { url: "https://hooks.invalid/", secret: SCHEDULE_SECRET };
+    const job = { task: "caption", input: a.job.input, output: `s3://${bucket}/out/a/nightly/`, webhook };
+    const asked = { name: "of-a", cron: "0 2 29 2 *", job };
+    expect((await b.submit.post("/v1/schedules", asked)).status).toBe(403);
+    expect((await a.read.post("/v1/schedules", asked)).status).toBe(403);
+    expect((await a.submit.post("/v1/schedules", asked)).status).toBe(201);
+    const names = async (client: ApiClient) =>
+      (await client.get<{ schedules: { name: string }[] }>("/v1/schedules")).body.schedules.map(({ name }) => name);
+    expect([await names(a.read), await names(b.submit)]).toEqual([["of-a"], []]);
+    for (const [method, action] of [
+      ["GET", ""],
+      ["DELETE", ""],
+      ...["run", "pause", "resume"].map((name) => ["POST", `/${name}`]),
+    ] as [string, string][]) {
+      const [theirs, none] = await Promise.all(
+        ["of-a", "of-nobody"].map((name) => b.submit.send<AnswerError>(method, `/v1/schedules/${name}${action}`)),
+      );
+      expect(theirs!.status).toBe(404);
+      expect(theirs!.body.error.message.replace("of-a", "of-nobody")).toBe(none!.body.error.message);
+    }
+    expect(JSON.parse((await command("schedule", "show", "of-a", "--json")).stdout).job.webhook).toEqual({
+      url: webhook.url,
+    });
+
+    await a.submit.when(a.job.id, "finished");
+    const plan = (client: ApiClient, of: object) => client.post<AnswerError>("/v1/plan", { task: "caption", ...of });
+    expect(await plan(b.submit, { input: a.job.input })).toMatchObject({ status: 403 });
+    expect(await plan(b.submit, { input: b.job.input, workers: 2 })).toMatchObject({ body: { images: 1, workers: 2 } });
+    const planned = await plan(b.read, { images: 1_000 });
+    expect(planned.status).toBe(200);
+    expect(JSON.stringify(planned.body)).not.toContain("job_");
+    expect(await plan(b.read, { images: 1, task: "embed" })).toMatchObject({
+      status: 422,
+      body: { error: { code: "RATE_UNKNOWN" } },
+    });
+    expect((await plan(b.read, { images: 1, input: b.job.input })).status).toBe(400);
+  });
+
   test("each reads and writes below its prefixes, however they are spelt", async () => {
     const [input, output] = [`s3://${bucket}/in/a/`, `s3://${bucket}/out/a/3/`];
     const cases: [string, string][] = [
@@ -233,6 +302,10 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
       .as(secrets.find((text) => text.startsWith("cf_"))!)
       .submit({ task: "caption", input: "s3://no-such-bucket/in/", output });
     expect(nowhere).toMatchObject({ status: 422, body: { error: { code: "STORE_BUCKET_NOT_FOUND" } } });
+    const closed = await nobody
+      .as(secrets.find((text) => text.startsWith("cf_"))!)
+      .submit({ task: "caption", input: "s3://elsewhere/in/", output });
+    expect(closed.body.error.code).toMatch(/^STORE_/);
   });
 
   test("a manifest of one's own opens nobody else's images", async () => {
@@ -241,6 +314,7 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
       task: "caption",
       input: `s3://${bucket}/in/a/list.jsonl`,
       output: `s3://${bucket}/out/a/4/`,
+      webhook: { url: "https://hooks.invalid/", secret: WEBHOOK_SECRET },
     });
     await submit.when(job.id, "finished");
     const { rows } = (await submit.get<{ rows: ResultRow[] }>(`/v1/jobs/${job.id}/results`)).body;
@@ -262,7 +336,7 @@ describe.skipIf("skipped" in found)("teams on S3", () => {
 
   test("a revoked key is refused within seconds, for good; the other goes on", async () => {
     const { id, submit } = teams.a!;
-    expect(await capfleet(env, "keys", "revoke", id)).toMatchObject({ code: 0 });
+    expect(await command("keys", "revoke", id)).toMatchObject({ code: 0 });
     await until("the key to be refused", async () => (await submit.get("/v1/jobs")).status === 401, 10);
     expect((await teams.b!.submit.get("/v1/jobs")).status).toBe(200);
   });
@@ -284,9 +358,9 @@ test("too many requests of one key are refused; another's are not", async () => 
   await slow.producer.kill("SIGTERM");
 });
 
-test("keys are listed without what makes them keys, and no secret is in any log or answer", async () => {
-  const text = await capfleet(env, "keys", "list");
-  const json = await capfleet(env, "keys", "list", "--json");
+test("keys are listed without what makes them keys", async () => {
+  const text = await command("keys", "list");
+  const json = await command("keys", "list", "--json");
   expect(text.stdout).toMatch(/^[0-9a-f]{12} {2}admin {2}ops {2}created /m);
   expect(
     json.stdout
@@ -295,7 +369,41 @@ test("keys are listed without what makes them keys, and no secret is in any log 
       .map((line) => JSON.parse(line).scope),
   ).toContain("admin");
   expect(json.stdout).not.toContain("hash");
-  const said = [producer.stdout, producer.stderr, text.stdout, json.stdout, ...nobody.seen].join("\n");
-  expect(producer.stderr).toContain('"route":"/v1/jobs"');
-  for (const secret of secrets) expect(said).not.toContain(secret);
+});
+
+test("no secret is in any log or answer, in what commands print, in Redis, or in object storage but for its own place", async () => {
+  for (const args of [
+    ["status", "--json"],
+    ["doctor", "s3://elsewhere/"],
+  ])
+    await command(...args);
+  const logs = processes.map(({ stdout, stderr }) => stdout + stderr);
+  expect(logs[0]).toContain('"route":"/v1/jobs"');
+  expect(logs[1]).toContain('"msg":"ready"');
+  const places: [string, string][] = [
+    ["logs", logs.join("\n")],
+    ["answers", nobody.seen.join("\n")],
+    ["commands", said.join("\n")],
+    ["Redis", commands.join("\n")],
+  ];
+  expect(commands.some((line) => line.includes("job_"))).toBe(true);
+  const s3 = (server: { endpoint: string; accessKeyId: string; secretAccessKey: string }) => {
+    const { endpoint, accessKeyId, secretAccessKey } = server;
+    return [{ prefix: `s3://${bucket}/`, region: "us-east-1", endpoint, accessKeyId, secretAccessKey }];
+  };
+  const stores = storesFromEnv("skipped" in found ? {} : { CAPFLEET_STORES: JSON.stringify(s3(found)) });
+  const roots = [`${sandbox.folder}/`, ...("skipped" in found ? [] : [`s3://${bucket}/`])];
+  for (const root of roots) {
+    const store = stores.at(root);
+    for await (const { key } of store.list()) places.push([key, (await store.read(key)).bytes.toString("latin1")]);
+  }
+  stores.close();
+  for (const secret of secrets) {
+    const found = places.filter(([, text]) => text.includes(secret)).map(([place]) => place);
+    expect(found, secret).toEqual([]);
+  }
+  if ("skipped" in found) return;
+  const holds = (secret: string) => places.filter(([, text]) => text.includes(secret)).map(([place]) => place);
+  expect(holds(WEBHOOK_SECRET)).toEqual([expect.stringMatching(/^state\/webhooks(-told)?\/job_\w+\.json$/)]);
+  expect(holds(SCHEDULE_SECRET)).toEqual(["state/schedules/of-a.json"]);
 });

@@ -2,10 +2,10 @@
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { storesFromEnv } from "@capfleet/shared/storage";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { TestFleet } from "../support/fleet.ts";
 import { capfleet, DEMO, Sandbox } from "../support/processes.ts";
-import { expectWhole, readRows } from "../support/rows.ts";
+import { expectWhole } from "../support/rows.ts";
 import { CERTIFICATE, type TlsServer, tlsServer } from "../support/tls/server.ts";
 
 interface Sample {
@@ -15,9 +15,8 @@ interface Sample {
 
 let sandbox: Sandbox;
 let server: TlsServer;
-let allowed: NodeJS.ProcessEnv;
+let fleet: TestFleet;
 let samples: Sample[];
-const stores = storesFromEnv({});
 
 beforeAll(async () => {
   sandbox = await Sandbox.create();
@@ -33,7 +32,8 @@ beforeAll(async () => {
   });
   sandbox.atEnd(server.close);
   const settings = { CAPFLEET_HTTPS_HOSTS: "localhost,169.254.169.254", CAPFLEET_HTTPS_NETWORKS: "127.0.0.0/8" };
-  allowed = sandbox.env({ ...settings, NODE_EXTRA_CA_CERTS: CERTIFICATE });
+  const more = { ...settings, NODE_EXTRA_CA_CERTS: CERTIFICATE };
+  fleet = await TestFleet.start(sandbox, ["demo-caption", "demo-itm"], [], more);
   const lines = (await readFile(join(DEMO, "samples.jsonl"), "utf8")).trimEnd().split("\n");
   samples = lines.slice(0, 6).map((line) => JSON.parse(line) as Sample);
 });
@@ -60,15 +60,8 @@ test("rows are those of the same files on a disk; what is wrong on the web is th
     "files.jsonl",
     samples.map(({ image }) => join(DEMO, image)),
   );
-  for (const [input, out] of [
-    [web, "web"],
-    [files, "files"],
-  ] as const) {
-    const { code, stderr } = await capfleet(allowed, "run", "caption", input, "--out", sandbox.path(out));
-    expect({ code, stderr }).toMatchObject({ code: 0 });
-  }
-  const { rows } = await expectWhole(stores.at(sandbox.path("web")), good.length + odd.length);
-  const expected = await readRows(stores.at(sandbox.path("files")));
+  const rows = await fleet.rowsOf("caption", web, good.length + odd.length);
+  const expected = await fleet.rowsOf("caption", files, samples.length);
   expect(rows.slice(0, 6).map(({ caption }) => caption)).toEqual(expected.map(({ caption }) => caption));
   expect(rows.slice(0, 6).map(({ image }) => image)).toEqual(good);
   expect(rows[6]!.caption).toBe(rows[0]!.caption);
@@ -79,14 +72,14 @@ test("without the settings the job is refused, and nothing is created or asked",
   const before = server.connections;
   const input = await manifest("refused.jsonl", [`${server.origin}/${samples[0]!.image}`]);
   const out = sandbox.path("refused");
-  const { code, stderr } = await capfleet(sandbox.env(), "run", "caption", input, "--out", out);
+  const { code, stderr } = await capfleet(sandbox.env(), "submit", "caption", input, "--out", out);
   expect(stderr).toMatch(/^INVALID_CONFIG: CAPFLEET_HTTPS_HOSTS .*https:\/\/localhost/m);
   expect(code).toBe(2);
   expect(existsSync(out)).toBe(false);
   expect(server.connections).toBe(before);
 
   const plain = await manifest("plain.jsonl", [`http://localhost/${samples[0]!.image}`]);
-  const http = await capfleet(allowed, "run", "caption", plain, "--out", out);
+  const http = await capfleet(fleet.env, "submit", "caption", plain, "--out", out);
   expect(http.stderr).toMatch(/^MANIFEST_INVALID: .* line 1: .*images on the web need https:/m);
   expect(existsSync(out)).toBe(false);
 });
@@ -97,9 +90,7 @@ test("the report of a cleaned dataset shows its pictures", async () => {
     samples.map(({ image }) => `${server.origin}/${image}`),
   );
   const out = sandbox.path("clean");
-  const { code, stderr } = await capfleet(allowed, "run", "filter", input, "--text-column", "alt", "--out", out);
-  expect({ code, stderr }).toMatchObject({ code: 0 });
-  await expectWhole(stores.at(out), samples.length);
+  await expectWhole(await fleet.finish("filter", input, "--text-column", "alt", "--out", out), samples.length);
   const page = await readFile(join(out, "report.html"), "utf8");
   expect(page.match(/<img alt="" src="data:image\/jpeg;base64,/g)).toHaveLength(samples.length);
 });

@@ -4,7 +4,14 @@ import { join } from "node:path";
 import type { ResultRow } from "@capfleet/shared/contract";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Schedule } from "../../packages/producer/src/schedules/schedule.ts";
+import { type AnswerError, ApiClient } from "../support/api.ts";
 import { capfleet, DEMO, type Running, Sandbox, until } from "../support/processes.ts";
+
+interface ScheduleView {
+  name: string;
+  next_due_at: string | null;
+  runs: { job_id: string | null; outcome: string | null; rows: number | null }[];
+}
 
 const HOUR = 3_600_000;
 let sandbox: Sandbox;
@@ -141,6 +148,51 @@ test("paused it starts nothing by itself; deleted, its dataset stays", async () 
     code: 2,
     stderr: expect.stringMatching(/^SCHEDULE_NOT_FOUND/),
   });
+});
+
+test("over HTTP: runs of a dataset, and a schedule of them, which the command line sees too", async () => {
+  const url = await until("the API", () => /"api":"([^"]+)"/.exec(producer.stderr)?.[1]);
+  const api = new ApiClient(url);
+  const job = { task: "caption", input: photos, output: sandbox.path("web"), incremental: true };
+  const first = await api.submit(job, { "idempotency-key": "first" });
+  expect(first.status).toBe(202);
+  await api.when(first.body.id, "finished");
+  for (const key of ["second", "second", "first"]) {
+    const again = await api.submit(job, { "idempotency-key": key });
+    expect([key, again.status, again.body.id]).toEqual([key, key === "first" ? 202 : 200, first.body.id]);
+  }
+
+  const asked = { name: "web", cron: "0 2 * * *", time_zone: "Europe/Berlin", job };
+  const made = await api.post<ScheduleView>("/v1/schedules", asked);
+  expect(made).toMatchObject({ status: 201, body: { name: "web", state: "active", incremental: true, runs: [] } });
+  expect(made.body.next_due_at).toMatch(/T0[01]:00:00\.000Z$/);
+  expect((await api.post("/v1/schedules", asked)).status).toBe(409);
+  const wrong = await api.post<AnswerError>("/v1/schedules", { ...asked, name: "b", time_zone: "Nowhere" });
+  expect(wrong).toMatchObject({
+    status: 400,
+    body: { error: { message: expect.stringMatching(/^time_zone "Nowhere"/) } },
+  });
+  expect(await done("schedule", "show", "web")).toContain(
+    `caption  file://${photos}/ → file://${job.output}/  incremental`,
+  );
+
+  const at = "/v1/schedules/web";
+  expect((await api.post<ScheduleView>(`${at}/run`)).body.runs[0]).toMatchObject({ outcome: null });
+  const ran = await until("its run", async () => {
+    const { runs } = (await api.get<ScheduleView>(at)).body;
+    return runs[0]?.outcome ? runs : null;
+  });
+  expect(ran).toMatchObject([{ outcome: "nothing_new", job_id: null, rows: null, error: null }]);
+  expect((await api.post(`${at}/pause`)).body).toMatchObject({ state: "paused", next_due_at: null });
+  expect((await api.post(`${at}/resume`)).body).toMatchObject({ state: "active", next_due_at: expect.any(String) });
+  const list = (await api.get<{ schedules: ScheduleView[] }>("/v1/schedules")).body.schedules;
+  expect(list.map(({ name, runs }) => [name, runs[0]?.outcome])).toEqual([
+    ["other", "finished"],
+    ["web", "nothing_new"],
+  ]);
+  expect(list[0]!.runs[0]).toMatchObject({ job_id: expect.stringMatching(/^job_/), rows: 3, failed: 0 });
+  expect((await api.send("DELETE", at)).status).toBe(204);
+  expect(await api.get(at)).toMatchObject({ status: 404, body: { error: { code: "SCHEDULE_NOT_FOUND" } } });
 });
 
 test("what is wrong is said at once, with exit code 2, and nothing is created", async () => {

@@ -54,10 +54,11 @@ export class TestFleet {
   async finish(...line: string[]): Promise<Store> {
     const { id, store } = await this.submit(...line);
     const states = new JobStates(this.stores.at(readConfig(this.env).state));
-    const { ended, reason } = await until(`${line.join(" ")} to end`, async () => {
+    const end = async () => {
       const state = await states.find(id);
       return state?.ended ? state : null;
-    });
+    };
+    const { ended, reason } = await until(`${line.join(" ")} to end`, end, 120);
     if (ended !== "finished") throw new Error(`${ended}: ${reason?.code}: ${reason?.message}`);
     return store;
   }

@@ -1,6 +1,14 @@
-import { addWork, costOf, NO_WORK, type Timed, type Work, workOf } from "@capfleet/shared/contract";
+import { addWork, costOf, layout, NO_WORK, type Timed, type Work, workOf } from "@capfleet/shared/contract";
+import type { Report } from "@capfleet/shared/queues";
 import { expect, test } from "vitest";
+import { backends } from "../../shared/test/storage/backends.ts";
+import { readRates } from "../src/estimate/rates.ts";
+import type { CreatedJob } from "../src/jobs/create.ts";
+import { readStatus, readSummary } from "../src/jobs/status.ts";
+import { endJob } from "../src/reconcile/finisher.ts";
 import { Lately } from "../src/reconcile/lately.ts";
+import { JobTracker } from "../src/reconcile/tracker.ts";
+import { World } from "./incremental-world.ts";
 
 const timed = (given: Partial<Timed>): Work =>
   workOf({ rows: 100, seconds: 50, pricePerHour: 3.6, device: "cpu", cpu: "a CPU", ...given });
@@ -41,6 +49,53 @@ test("a retry's work adds to the cost of rows that were counted before", () => {
   const cost = costOf(again, 100, 0)!;
   expect(cost.spent).toBeCloseTo(0.075);
   expect(cost.per1000).toBeCloseTo(0.75);
+});
+
+test("a job's attempts add up, once, whatever was lost and however often an end is repeated", async () => {
+  const backend = backends().find(({ name }) => name === "files")!;
+  const world = await World.create(backend, {
+    "a.jpg": "a",
+    "b.jpg": "b",
+    "c.jpg": '{"code":"INFERENCE_FAILED","message":"m","retryable":true}',
+  });
+  const created = (await world.start()) as CreatedJob;
+  const { id } = created.file;
+  const store = world.stores.at(created.out);
+  const states = world.states();
+  await world.label(created);
+  const open = async () => (await JobTracker.open((await states.find(id))!, world.stores))!;
+  const end = async (tracker: JobTracker) => endJob(tracker, "finished", null, states);
+  const report = (shard: number, rows: number, seconds: number): Report => {
+    const work = { rows, seconds, pricePerHour: 3_600, device: "cpu", cpu: "a CPU" };
+    return { outcome: "committed", shard, sums: { rows, failed: 0, warned: 0, errors: {} }, work };
+  };
+  const cost = async () => (await readSummary(store))!.cost;
+
+  // The report of the second shard, which has one row, is lost.
+  const first = await open();
+  first.absorb([report(0, 2, 4)], 0);
+  await end(first);
+  expect(await cost()).toMatchObject({ workerSeconds: 6, spent: 6, isEstimate: true });
+  await end(first);
+  await end(await open());
+  expect(await cost()).toMatchObject({ workerSeconds: 6, spent: 6 });
+
+  await states.retry(id, null);
+  const again = await open();
+  expect((await readStatus(again.state, world.stores, null))!.cost).toMatchObject({ spent: 6 });
+  await store.put(layout.result(1), `${JSON.stringify({ id: "c.jpg", image: "x", caption: "c" })}\n`);
+  again.absorb([report(1, 1, 10)], 0);
+  // A producer that dies before the end is written has the next one do all of it once more.
+  const state = await states.find(id);
+  await end(again);
+  expect(await cost()).toMatchObject({ workerSeconds: 16, spent: 16, per1000: expect.closeTo(16_000 / 3) });
+  again.state = state!;
+  await end(again);
+  expect(await cost()).toMatchObject({ workerSeconds: 16, spent: 16 });
+
+  const { jobs } = (await readRates("engine", "caption", states.store))!;
+  expect(jobs).toMatchObject([{ job: id, rows: 3, workerSeconds: 12, pricePerHour: 3_600, machines: ["cpu (a CPU)"] }]);
+  await backend.close();
 });
 
 test("a worker's rate follows what was measured lately, and stays while nothing is", () => {

@@ -99,4 +99,7 @@ test("counting: to the end, or for as long as somebody waits", async () => {
   await expect(countInput(join(folder, "empty.jsonl"), stores, { withinMs: null })).rejects.toMatchObject({
     code: "INPUT_EMPTY",
   });
+  await expect(countInput(join(folder, "nowhere"), stores, { withinMs: null })).rejects.toMatchObject({
+    code: "INPUT_NOT_FOUND",
+  });
 });

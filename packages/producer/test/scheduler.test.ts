@@ -13,6 +13,7 @@ import { createSchedule } from "../src/schedules/create.ts";
 import { ask, resumed } from "../src/schedules/run.ts";
 import { type Schedule, Schedules } from "../src/schedules/schedule.ts";
 import { Scheduler } from "../src/schedules/scheduler.ts";
+import { readWebhook } from "../src/webhooks/webhook.ts";
 import { World, watched } from "./incremental-world.ts";
 
 const backend = backends().find(({ name }) => name === "files")!;
@@ -22,6 +23,7 @@ const HOUR = 3_600_000;
 /** Before the first night; due times are 01:00 UTC, as it is winter in Berlin. */
 const EVENING = Date.parse("2026-11-25T20:00:00Z");
 const night = (n: number) => new Date(Date.parse("2026-11-26T01:00:00Z") + n * 24 * HOUR).toISOString();
+const WEBHOOK = { url: "https://example.com/hook", secret: "a secret of many characters" };
 const TIMING = { cron: "0 2 * * *", timeZone: "Europe/Berlin" };
 
 let world: World;
@@ -42,7 +44,11 @@ function create(options: Partial<JobOptions> = {}, name = "nightly", input = `${
   const asked = askedJob("caption", input, { out: `${world.uri}out/`, incremental: true, ...options }, "fleet");
   const { state, stores, config } = surroundings();
   const find = (model: string) => findModel(model, null, state, config);
-  return createSchedule({ name, ...TIMING, command: [], asked }, { state, stores, findModel: find }, now);
+  return createSchedule(
+    { name, ...TIMING, command: [], asked, webhook: WEBHOOK },
+    { state, stores, findModel: find },
+    now,
+  );
 }
 
 const producer = (stores?: Stores) => new Scheduler({ ...surroundings(stores), clock: () => now });
@@ -122,8 +128,8 @@ for (const incremental of [true, false]) {
       });
       await producer(stores).look();
       if (!died) {
-        // begun, (claimed,) job.json, state, started
-        expect(at).toBe(incremental ? 6 : 5);
+        // begun, (claimed,) job.json, state, webhook, started
+        expect(at).toBe(incremental ? 7 : 6);
         break;
       }
       // Back after two more nights: theirs are the same run.
@@ -133,6 +139,7 @@ for (const incremental of [true, false]) {
       const { run } = await read();
       expect(run!.job).not.toBeNull();
       expect(await jobs()).toEqual([expect.objectContaining({ id: run!.job })]);
+      expect((await readWebhook(run!.job!, surroundings().state)).webhook).toMatchObject(WEBHOOK);
       expect(await listRuns(world.root)).toEqual([run!.name]);
       if (!incremental) continue;
       await endRun();

@@ -65,7 +65,7 @@ test("a new tally starts from the rollups and reads only what they do not cover"
   expect(last.sums).toEqual(next.sums);
 });
 
-const WORK = { rows: 2, seconds: 4, pricedSeconds: 4, cost: 0.5, untimed: 0 };
+const WORK = { rows: 2, seconds: 4, pricedSeconds: 4, cost: 0.5, untimed: 0, guessed: 0 };
 
 test("work is what reports tell; what is found without one counts as not timed, until its report comes", async () => {
   const tally = new Tally(store, 0);
@@ -76,7 +76,7 @@ test("work is what reports tell; what is found without one counts as not timed, 
   expect(tally.work).toEqual({ ...WORK, untimed: 4 });
   for (let i = 0; i < 2; i++) tally.add(1, good, WORK);
   tally.add(3, good, null);
-  const whole = { rows: 4, seconds: 8, pricedSeconds: 8, cost: 1, untimed: 4 };
+  const whole = { rows: 4, seconds: 8, pricedSeconds: 8, cost: 1, untimed: 4, guessed: 0 };
   expect(tally.work).toEqual(whole);
   await tally.rollUp(true);
   const next = new Tally(store, 0);

@@ -87,6 +87,6 @@ user() {
   radosgw-admin -c ceph.conf -n client.rgw user create --uid="$1" --display-name="$1" --access-key="$2" --secret-key="$3"
 }
 user test "$access" "$secret"
-user other "other-$access" "other-$secret" # one who owns nothing
+for name in other third; do user $name "$name-$access" "$name-$secret"; done # who own nothing
 echo ready >&3
 cat >/dev/null

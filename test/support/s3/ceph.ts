@@ -18,9 +18,9 @@ export interface S3Server {
   accessKeyId: string;
   secretAccessKey: string;
 }
-/** `other`: the keys of a second user, who owns nothing; null where only one is known. */
-export type RunningS3 = S3Server & { other: Keys | null; stop(): Promise<void> };
-type Keys = Pick<S3Server, "accessKeyId" | "secretAccessKey">;
+/** `other`, `third`: the keys of users who own nothing; null where only one is known. Their names are theirs in policies. */
+export type RunningS3 = S3Server & { other: Keys | null; third: Keys | null; stop(): Promise<void> };
+export type Keys = Pick<S3Server, "accessKeyId" | "secretAccessKey">;
 
 const PROGRAMS = ["radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "setpriv"];
 const START_MS = 120_000;
@@ -35,7 +35,7 @@ export async function startS3(): Promise<RunningS3 | { skipped: string }> {
       throw new Error(
         "CAPFLEET_TEST_S3_ENDPOINT needs CAPFLEET_TEST_S3_ACCESS_KEY and CAPFLEET_TEST_S3_SECRET_KEY beside it",
       );
-    return { endpoint, accessKeyId, secretAccessKey, other: null, stop: async () => {} };
+    return { endpoint, accessKeyId, secretAccessKey, other: null, third: null, stop: async () => {} };
   }
   const missing = PROGRAMS.filter((name) => !onPath(name));
   if (missing.length > 0)
@@ -76,8 +76,10 @@ async function startCeph(): Promise<RunningS3> {
     await stop();
     throw new Error(`the S3 server did not start: ${said.trim() || "it ended without a word"}`);
   }
-  const other = { accessKeyId: `other-${accessKeyId}`, secretAccessKey: `other-${secretAccessKey}` };
-  return { endpoint: `http://127.0.0.1:${gateway}`, accessKeyId, secretAccessKey, other, stop };
+  const [other, third] = ["other", "third"].map((name) => {
+    return { accessKeyId: `${name}-${accessKeyId}`, secretAccessKey: `${name}-${secretAccessKey}` };
+  }) as [Keys, Keys];
+  return { endpoint: `http://127.0.0.1:${gateway}`, accessKeyId, secretAccessKey, other, third, stop };
 }
 
 /** Two ports that nobody listens on. Both are held until both are known, so that they differ. */

@@ -9,6 +9,7 @@ declare module "vitest" {
   interface ProvidedContext {
     s3: S3Server | { skipped: string };
     s3Other: RunningS3["other"];
+    s3Third: RunningS3["third"];
   }
 }
 
@@ -19,10 +20,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
     console.error(`SKIPPED the S3 tests: ${s3.skipped}`);
     project.provide("s3", s3);
     project.provide("s3Other", null);
+    project.provide("s3Third", null);
     return async () => {};
   }
-  const { stop, other, ...server } = s3;
+  const { stop, other, third, ...server } = s3;
   project.provide("s3", server);
   project.provide("s3Other", other);
+  project.provide("s3Third", third);
   return stop;
 }

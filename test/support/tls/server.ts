@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 const pathOf = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 /** For NODE_EXTRA_CA_CERTS. */
 export const CERTIFICATE = pathOf("localhost-cert.pem");
+export const KEY = pathOf("localhost-key.pem");
 
 export interface TlsServer {
   /** `https://localhost:port`; the port is the same for every other name of it. */
@@ -26,7 +27,7 @@ export interface TlsServer {
 export async function tlsServer(
   answer: (request: IncomingMessage, response: ServerResponse, number: number) => void,
 ): Promise<TlsServer> {
-  const server = createServer({ cert: readFileSync(CERTIFICATE), key: readFileSync(pathOf("localhost-key.pem")) });
+  const server = createServer({ cert: readFileSync(CERTIFICATE), key: readFileSync(KEY) });
   server.on("request", (request, response) => answer(request, response, started.requests.push(request) - 1));
   server.on("secureConnection", () => {
     started.connections += 1;

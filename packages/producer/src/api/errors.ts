@@ -106,9 +106,12 @@ export function asApiError(thrown: unknown): CapfleetError {
   );
 }
 
+const OTHER_NAMES: Record<string, string> = { out: "output", tz: "time_zone" };
+
 /** Rules are shared with the command line, and speak of its options; here, they are fields. */
 function asFields(error: CapfleetError): CapfleetError {
   if (error.code !== "INVALID_OPTION") return error;
-  const message = error.message.replace(/--([a-z]+(?:-[a-z]+)*)/g, (_, name: string) => name.replaceAll("-", "_"));
+  const fieldOf = (_: string, name: string) => OTHER_NAMES[name] ?? name.replaceAll("-", "_");
+  const message = error.message.replace(/--([a-z]+(?:-[a-z]+)*)/g, fieldOf);
   return new CapfleetError(error.code, message);
 }

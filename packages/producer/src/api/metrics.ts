@@ -1,5 +1,12 @@
 /** Prometheus. The fleet's figures are the reconciler's, wherever it runs: every producer gives the same; HTTP is its own. */
-import { type FleetFigures, JOB_STATES, liveWorkers, readFigures } from "@capfleet/shared/queues";
+import {
+  type FleetFigures,
+  JOB_STATES,
+  liveWorkers,
+  type Presence,
+  readFigures,
+  servedSets,
+} from "@capfleet/shared/queues";
 import type { Redis } from "ioredis";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Server } from "./api.ts";
@@ -39,12 +46,13 @@ export class Metrics {
     const now = new Registry();
     gauge(now, "capfleet_workers", "Live workers").set(workers.length);
     gauge(now, "capfleet_worker_slots", "Shards that they work on at once").set(sum(workers.map(({ slots }) => slots)));
-    if (figures) addFigures(now, figures);
+    if (figures) addFigures(now, figures, workers);
     return Registry.merge([now, this.#registry]).metrics();
   }
 }
 
-function addFigures(registry: Registry, { jobs, rows, backlog, roundSeconds }: FleetFigures): void {
+function addFigures(registry: Registry, figures: FleetFigures, workers: readonly Presence[]): void {
+  const { jobs, rows, backlog, roundSeconds } = figures;
   const states = gauge(
     registry,
     "capfleet_jobs",
@@ -64,9 +72,11 @@ function addFigures(registry: Registry, { jobs, rows, backlog, roundSeconds }: F
     "engines",
   ]);
   const shards = gauge(registry, "capfleet_backlog_shards", "Shards in Redis, by engines", ["engines"]);
+  const able = gauge(registry, "capfleet_backlog_workers", "Live workers that run them, by engines", ["engines"]);
   for (const { engines, records, shards: there } of backlog) {
     waiting.set({ engines }, records);
     shards.set({ engines }, there);
+    able.set({ engines }, workers.filter((worker) => servedSets(worker.engines).includes(engines)).length);
   }
   gauge(registry, "capfleet_reconciler_round_seconds", "What the reconciler's last round took").set(roundSeconds);
 }

@@ -15,6 +15,7 @@ import {
 import * as z from "zod";
 import { type AskedJob, askedJob, type JobOptions, type ModelOptions } from "../jobs/asked-job.ts";
 import type { TaskOptions } from "../jobs/task-spec.ts";
+import { checkWebhook, type Target } from "../webhooks/webhook.ts";
 import { fields } from "./schemas.ts";
 
 const someText = (most: number) => z.string().max(most).regex(/\S/, "must not be blank");
@@ -83,8 +84,12 @@ export const submissionSchema = fields({
 }).meta({ id: "Submission" });
 export type Submission = z.infer<typeof submissionSchema>;
 
-/** What of it a schedule can have. */
-export const scheduledSchema = submissionSchema.omit({ webhook: true }).meta({ id: "ScheduledJob" });
+/** Throws WEBHOOK_FORBIDDEN. */
+export function webhookOf({ webhook }: Submission, networks: readonly string[]): Target | null {
+  if (!webhook) return null;
+  checkWebhook(webhook.url, networks);
+  return { url: webhook.url, secret: webhook.secret ?? null };
+}
 
 /** By the rules of `capfleet submit`. Throws INVALID_OPTION. */
 export function askedOf({ task, input, output, webhook: _, ...options }: Submission): AskedJob {

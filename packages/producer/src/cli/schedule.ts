@@ -76,7 +76,11 @@ async function create(name: string, timing: Timing, command: string[], context: 
   const { state, stores, config } = context;
   const schedule = await showingDownload(stores, (fetching) => {
     const find = (model: string) => findModel(model, asked.precision, state, config, fetching);
-    return createSchedule({ name, ...timing, command, asked }, { state, stores, findModel: find }, Date.now());
+    return createSchedule(
+      { name, ...timing, command, asked, webhook: null },
+      { state, stores, findModel: find },
+      Date.now(),
+    );
   });
   print(`created ${name}; ${nextText(schedule)}`);
 }
@@ -93,14 +97,14 @@ async function list(json: boolean, { state, config }: Context): Promise<void> {
   for await (const { name } of schedules.all()) {
     const { schedule } = await schedules.read(name);
     found += 1;
-    print(json ? JSON.stringify(withNext(schedule)) : [headOf(schedule), ...currentLines(schedule, 1)].join("\n"));
+    print(json ? JSON.stringify(shownOf(schedule)) : [headOf(schedule), ...currentLines(schedule, 1)].join("\n"));
   }
   if (found === 0 && !json) process.stderr.write(`no schedules in ${config.state}\n`);
 }
 
 async function show(name: string, json: boolean, { state }: Context): Promise<void> {
   const { schedule } = await new Schedules(state).read(name);
-  if (json) return print(JSON.stringify(withNext(schedule)));
+  if (json) return print(JSON.stringify(shownOf(schedule)));
   const { command, created, runs } = schedule;
   // One that came over HTTP has none.
   const job = command.length > 0 ? [`  job      ${command.map(quoted).join(" ")}`] : [];
@@ -133,10 +137,13 @@ async function remove(name: string, { state }: Context): Promise<void> {
   if (job) print(`its run goes on: ${job} (end it with \`capfleet cancel ${job}\`)`);
 }
 
-const withNext = (schedule: Schedule) => {
+/** All but the webhook's secret. */
+function shownOf(schedule: Schedule) {
   const next = schedule.paused ? null : nextDue(schedule, Date.now());
-  return { ...schedule, next: next === null ? null : new Date(next).toISOString() };
-};
+  const { webhook } = schedule.job;
+  const job = { ...schedule.job, webhook: webhook && { url: webhook.url } };
+  return { ...schedule, job, next: next === null ? null : new Date(next).toISOString() };
+}
 
 function headOf(schedule: Schedule): string {
   const { name, cron, timeZone, job } = schedule;

@@ -2,7 +2,7 @@
 import { CapfleetError, type Input } from "@capfleet/shared/contract";
 import { countRecords } from "@capfleet/shared/datasets";
 import type { Stores } from "@capfleet/shared/storage";
-import { parseInput, resolveInput } from "../plan/input.ts";
+import { checkPrefix, parseInput, resolveInput } from "../plan/input.ts";
 
 export interface Counted {
   records: number;
@@ -36,9 +36,10 @@ export async function countWithin(input: Input, stores: Stores, { withinMs, onCo
   }
 }
 
-/** As it was given. Throws INPUT_EMPTY, COUNT_TIMEOUT, and what reading it throws. */
+/** As it was given. Throws INPUT_NOT_FOUND, INPUT_EMPTY, COUNT_TIMEOUT, and what reading it throws. */
 export async function countInput(given: string, stores: Stores, counting: Counting): Promise<number> {
   const input = await resolveInput(parseInput(given), stores);
+  if (input.kind === "prefix") await checkPrefix(input.uri, stores);
   const { records, isWhole } = await countWithin(input, stores, counting);
   if (!isWhole)
     throw new CapfleetError("COUNT_TIMEOUT", `${given} has more than ${records} records; counting them takes longer`);

@@ -1,11 +1,11 @@
 /** What a job has cost, and will. */
-import { addWork, type Cost, costOf, type JobState, NO_WORK, type Work } from "@capfleet/shared/contract";
+import { addWork, type Cost, costOf, type JobState, NO_WORK, settle, type Work } from "@capfleet/shared/contract";
 import type { Tally } from "../reconcile/tally.ts";
 
 /** What all attempts took, the one that is at work included. */
 export function workSoFar({ work, ended }: JobState, tally: Tally): Work {
   const before = work ?? NO_WORK;
-  return ended ? before : addWork(before, tally.work);
+  return ended ? before : addWork(before, settle(tally.work));
 }
 
 /** `total`: the job's records; null while they are being planned. */

@@ -146,7 +146,8 @@ function checkColumns({ kind, uri, columns, keep }: Input): void {
   throw new CapfleetError("INVALID_OPTION", `${strange[0]} is for manifests; ${uri} is ${what}`);
 }
 
-async function checkPrefix(uri: string, stores: Stores): Promise<void> {
+/** Throws INPUT_NOT_FOUND and the store's errors. */
+export async function checkPrefix(uri: string, stores: Stores): Promise<void> {
   for await (const _ of stores.at(uri).list()) return;
   const file = uri.slice(0, -1);
   const { store, key } = stores.object(file);

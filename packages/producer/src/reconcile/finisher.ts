@@ -81,10 +81,13 @@ export async function endJob(
 
 /** Nothing depends on it: a job ends without it as well. */
 async function noteRate({ file, machines }: JobTracker, work: Work, now: Date, state: Store): Promise<void> {
-  const { rows, seconds, pricedSeconds, cost } = work;
+  const { seconds, pricedSeconds, cost } = work;
+  const rows = work.rows - work.guessed;
   if (rows === 0 || seconds === 0) return;
-  const pricePerHour = pricedSeconds > 0 ? (cost / pricedSeconds) * 3_600 : null;
-  const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds: seconds, pricePerHour };
+  // A mean of equal prices is that price.
+  const pricePerHour = pricedSeconds > 0 ? Number(((cost / pricedSeconds) * 3_600).toPrecision(12)) : null;
+  const workerSeconds = (seconds * rows) / work.rows;
+  const measured = { job: file.id, measured: now.toISOString(), rows, workerSeconds, pricePerHour };
   await recordRate(
     { task: file.spec.task.name, engines: file.spec.engines },
     { ...measured, machines: [...machines].sort() },

@@ -6,6 +6,7 @@ import { findRoot } from "../incremental/start.ts";
 import type { AskedJob } from "../jobs/asked-job.ts";
 import { type JobRequest, locate, specOf } from "../jobs/create.ts";
 import { checkInput, parseInput } from "../plan/input.ts";
+import type { Target } from "../webhooks/webhook.ts";
 import { checkTiming, type Timing } from "./due.ts";
 import { checkName, type Schedule, Schedules } from "./schedule.ts";
 
@@ -15,6 +16,7 @@ export interface NewSchedule extends Timing {
   command: readonly string[];
   /** Models by names that mean the same wherever the producer runs. */
   asked: AskedJob;
+  webhook: Target | null;
 }
 
 export interface Surroundings {
@@ -28,7 +30,7 @@ export interface Surroundings {
  * Throws INVALID_OPTION, SCHEDULE_EXISTS, OUTPUT_IN_USE, and what submitting the job would throw; nothing exists then.
  */
 export async function createSchedule(
-  { name, cron, timeZone, command, asked }: NewSchedule,
+  { name, cron, timeZone, command, asked, webhook }: NewSchedule,
   { state, stores, findModel }: Surroundings,
   now: number,
 ): Promise<Schedule> {
@@ -52,7 +54,7 @@ export async function createSchedule(
     created: time,
     paused: false,
     command: [...command],
-    job: { request: { ...request, runner: "fleet" }, models, precision },
+    job: { request: { ...request, runner: "fleet" }, models, precision, webhook },
     handled: time,
     asked: null,
     run: null,

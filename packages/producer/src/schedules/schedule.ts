@@ -10,6 +10,7 @@ import {
 } from "@capfleet/shared/contract";
 import type { Store } from "@capfleet/shared/storage";
 import * as z from "zod";
+import { targetSchema } from "../webhooks/webhook.ts";
 
 const time = z.iso.datetime();
 const reasonSchema = z.object({ code: z.string(), message: z.string() });
@@ -36,6 +37,8 @@ const scheduledJobSchema = z.object({
   }),
   models: z.array(z.string()),
   precision: precisionSchema.nullable(),
+  /** Told of every run's job. */
+  webhook: targetSchema.nullable().default(null),
 });
 
 const runSchema = z.object({

@@ -4,6 +4,7 @@ import { findModel, type Model } from "@capfleet/shared/models";
 import type { Context } from "../cli/context.ts";
 import { createRun } from "../incremental/start.ts";
 import { adopt, createJob, readJobFile } from "../jobs/create.ts";
+import { addWebhook } from "../webhooks/webhook.ts";
 import type { MadeJob } from "./run.ts";
 import type { Schedule, ScheduleRun } from "./schedule.ts";
 
@@ -11,6 +12,18 @@ export type Surroundings = Pick<Context, "stores" | "state" | "states" | "config
 
 /** Null where there is nothing new. Throws what submitting the job throws. */
 export async function startRun(
+  schedule: Schedule,
+  run: ScheduleRun,
+  surroundings: Surroundings,
+): Promise<MadeJob | null> {
+  const made = await makeJob(schedule, run, surroundings);
+  const { webhook } = schedule.job;
+  // Dying before this line leaves a job without it; the start is repeated then, and finds the job.
+  if (made && webhook) await addWebhook(made.job, webhook, surroundings.state);
+  return made;
+}
+
+async function makeJob(
   { job: { request, models: names, precision } }: Schedule,
   { name }: ScheduleRun,
   { stores, state, states, config }: Surroundings,

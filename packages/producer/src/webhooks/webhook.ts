@@ -13,8 +13,8 @@ const callSchema = z.object({
   /** The same for every attempt, whoever makes it. */
   id: z.string(),
   type: z.enum(EVENTS),
-  /** As it was when the event was seen. */
-  job: jobSchema,
+  /** As it was when the event was seen; an older version knew no cost. */
+  job: jobSchema.extend({ cost: jobSchema.shape.cost.default(null) }),
   created: z.iso.datetime(),
   attempts: z.int(),
   /** Not before. */
@@ -22,9 +22,10 @@ const callSchema = z.object({
 });
 export type Call = z.infer<typeof callSchema>;
 
-export const webhookSchema = z.object({
-  url: z.string(),
-  secret: z.string().nullable(),
+export const targetSchema = z.object({ url: z.string(), secret: z.string().nullable() });
+export type Target = z.infer<typeof targetSchema>;
+
+export const webhookSchema = targetSchema.extend({
   /** How often the job has been blocked, and whether it was so when it was last looked at. */
   blocked: z.object({ times: z.int(), now: z.boolean() }),
   calls: z.array(callSchema),
@@ -42,7 +43,7 @@ export function checkWebhook(text: string, networks: readonly string[]): void {
 }
 
 /** From now on the job's events are told. Safe to repeat: what is still to be told stays. */
-export async function addWebhook(job: string, { url, secret }: Pick<Webhook, "url" | "secret">, state: Store) {
+export async function addWebhook(job: string, { url, secret }: Target, state: Store) {
   const webhook: Webhook = { url, secret, blocked: { times: 0, now: false }, calls: [] };
   await state.putIfAbsent(stateLayout.webhook(job), JSON.stringify(webhook));
 }

@@ -11,10 +11,12 @@ export const workSchema = z.object({
   cost: z.number(),
   /** Rows that were labelled as well, and whose time is not known: the report was lost with Redis, or had none. */
   untimed: z.number().int(),
+  /** Of `rows`, those that were not timed either, and are taken to be like the others; see `settle`. */
+  guessed: z.number().int(),
 });
 export type Work = z.infer<typeof workSchema>;
 
-export const NO_WORK: Work = { rows: 0, seconds: 0, pricedSeconds: 0, cost: 0, untimed: 0 };
+export const NO_WORK: Work = { rows: 0, seconds: 0, pricedSeconds: 0, cost: 0, untimed: 0, guessed: 0 };
 
 export const addWork = (a: Work, b: Work): Work => ({
   rows: a.rows + b.rows,
@@ -22,6 +24,21 @@ export const addWork = (a: Work, b: Work): Work => ({
   pricedSeconds: a.pricedSeconds + b.pricedSeconds,
   cost: a.cost + b.cost,
   untimed: a.untimed + b.untimed,
+  guessed: a.guessed + b.guessed,
+});
+
+/** Takes the rows of an attempt that were not timed to be like those that were; where none was, they stay. */
+export function settle(work: Work): Work {
+  const { rows, untimed, guessed } = work;
+  if (rows === 0 || untimed === 0) return work;
+  return { ...scaled(work, (rows + untimed) / rows), rows: rows + untimed, untimed: 0, guessed: guessed + untimed };
+}
+
+const scaled = (work: Work, by: number): Work => ({
+  ...work,
+  seconds: work.seconds * by,
+  pricedSeconds: work.pricedSeconds * by,
+  cost: work.cost * by,
 });
 
 /** What a worker tells of a shard that it has committed. */
@@ -44,6 +61,7 @@ export const workOf = ({ rows, seconds, pricePerHour }: Timed): Work => ({
   pricedSeconds: pricePerHour === null ? 0 : seconds,
   cost: ((pricePerHour ?? 0) * seconds) / 3_600,
   untimed: 0,
+  guessed: 0,
 });
 
 export const costSchema = z.object({
@@ -64,17 +82,16 @@ export type Cost = z.infer<typeof costSchema>;
  * has been measured.
  */
 export function costOf(work: Work, done: number, left: number | null): Cost | null {
-  if (work.rows === 0) return null;
-  const labelled = work.rows + work.untimed;
-  const scale = labelled / work.rows;
-  const spent = work.pricedSeconds > 0 ? work.cost * scale : null;
-  const whole = spent === null ? null : spent + (spent / labelled) * (left ?? 0);
-  const rows = done + (left ?? 0);
+  const { rows, seconds, pricedSeconds, cost, guessed } = settle(work);
+  if (rows === 0) return null;
+  const spent = pricedSeconds > 0 ? cost : null;
+  const whole = spent === null ? null : spent + (spent / rows) * (left ?? 0);
+  const all = done + (left ?? 0);
   return {
-    workerSeconds: work.seconds * scale,
+    workerSeconds: seconds,
     spent,
-    per1000: whole === null || rows === 0 ? null : (whole / rows) * 1_000,
+    per1000: whole === null || all === 0 ? null : (whole / all) * 1_000,
     estimated: left === null ? null : whole,
-    isEstimate: work.untimed > 0,
+    isEstimate: guessed > 0,
   };
 }

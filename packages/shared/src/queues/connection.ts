@@ -29,13 +29,20 @@ export function redisAddress(url: string): string {
 
 /**
  * Throws REDIS_UNREACHABLE within a few seconds, or REDIS_UNSUITABLE for a server that is too old or may evict keys.
- * Managed services that hide CONFIG are taken at their word (`policy` is then null).
+ * Services that don't tell their policy are taken at their word (`policy` is then null).
  */
 export async function checkRedis(url: string): Promise<{ version: string; policy: string | null }> {
   const redis = connectRedis(url, "hasty");
+  let refused: NodeJS.ErrnoException | null = null;
+  redis.on("error", (error: NodeJS.ErrnoException) => {
+    refused = error;
+  });
   try {
-    const info = await redis.info("server").catch((cause: Error) => {
-      const why = cause.message.includes("max retries") ? "no connection" : cause.message;
+    const info = await redis.info().catch((cause: Error) => {
+      // Why the attempts failed, such as a certificate that is not trusted.
+      const why = cause.message.includes("max retries")
+        ? refused?.message || refused?.code || "no connection"
+        : cause.message;
       throw new CapfleetError("REDIS_UNREACHABLE", `Redis at ${redisAddress(url)} does not answer: ${why}`, { cause });
     });
     const version = /valkey_version:(\S+)/.exec(info)?.[1] ?? /redis_version:(\S+)/.exec(info)?.[1] ?? "0.0";
@@ -43,10 +50,8 @@ export async function checkRedis(url: string): Promise<{ version: string; policy
     if (major < MIN_VERSION[0] || (major === MIN_VERSION[0] && minor < MIN_VERSION[1])) {
       throw new CapfleetError("REDIS_UNSUITABLE", `Redis at ${redisAddress(url)} is version ${version}; 6.2 is needed`);
     }
-    const policy = await redis.config("GET", "maxmemory-policy").then(
-      (reply) => (reply as string[])[1] ?? null,
-      () => null,
-    );
+    // Not CONFIG GET: users that may do what a fleet needs may not, and managed services hide it.
+    const policy = /maxmemory_policy:(\S+)/.exec(info)?.[1] ?? null;
     if (policy !== null && policy !== "noeviction") {
       const found = `Redis at ${redisAddress(url)} has maxmemory-policy ${policy}; noeviction is needed`;
       throw new CapfleetError("REDIS_UNSUITABLE", found);

@@ -32,7 +32,7 @@ const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
 /** Workers that a shard may take down before its records get a process of their own. */
 const MAX_DEATHS = 2;
-/** From then on it is a shard error, and it waits longer each time: what dies is not that process. */
+/** What dies then is not that process: it is a shard error, so that each attempt waits longer. */
 const MAX_ISOLATED_DEATHS = 4;
 
 /** What reports say of the worker. */
@@ -124,6 +124,8 @@ export class Consumer {
     // Dying from here on counts; whatever else becomes of the shard does not.
     try {
       if (deaths >= MAX_ISOLATED_DEATHS) {
+        // Once more after that.
+        await giveBackShard(this.#redis, job, shard);
         throw new CapfleetError("WORKER_LOST", `shard ${shard} has taken ${deaths} workers down`);
       }
       using place = deaths >= MAX_DEATHS ? this.#isolation.enter() : null;

@@ -143,7 +143,7 @@ test("a shard is counted before it is begun; a shard error is no death", async (
   expect(await counted()).toEqual({ 0: "1" });
 });
 
-test("a shard that takes workers down with a process of its own, too, is an error each time, and is not begun", async () => {
+test("a shard that takes workers down with a process of its own, too, is an error, and begun once more after it", async () => {
   let begun = 0;
   consume(async () => ({ caption: "x", score: begun++ }));
   await died(4);
@@ -152,7 +152,9 @@ test("a shard that takes workers down with a process of its own, too, is an erro
   const found = await until("its report", async () => (await reports())[0]);
   expect(found).toMatchObject({ outcome: "failed", shard: 0, code: "WORKER_LOST" });
   expect(begun).toBe(0);
-  expect(await counted()).toEqual({ 0: "4" });
+  expect(await counted()).toEqual({ 0: "3" });
+  await add(0);
+  await until("its result", () => out.stat(layout.result(0)));
 });
 
 test("stopping: a shard that hangs goes back to waiting at once when its grace is over", async () => {
@@ -192,4 +194,20 @@ test("a shard that comes again while it is in work here is the same work", async
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
   expect(begun).toBe(1);
   expect(await reports()).toHaveLength(1);
+});
+
+test("a shard in the words of another version is left alone: the reconciler hands it out again, until a worker knows them", async () => {
+  const labelled: string[] = [];
+  consume(async ({ id }) => {
+    labelled.push(id);
+    return { caption: "x", score: 0 };
+  });
+  const other = { v: 3, job: "job_1", shard: 0, out: out.uri, retries: 0 } as unknown as WorkPayload;
+  await queue.add("shard", other, { jobId: shardJobId("job_1", 0), removeOnComplete: true, removeOnFail: true });
+  await add(1);
+  consumer.start();
+  await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
+  expect(labelled).toEqual(["1"]);
+  expect(await counted()).toEqual({});
+  expect((await reports()).map(({ outcome, shard }) => [outcome, shard])).toEqual([["committed", 1]]);
 });

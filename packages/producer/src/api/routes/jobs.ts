@@ -6,12 +6,12 @@ import * as z from "zod";
 import { create, type NothingNew } from "../../incremental/start.ts";
 import { readJobFile } from "../../jobs/create.ts";
 import { retryJob } from "../../jobs/retry.ts";
-import { addWebhook, checkWebhook } from "../../webhooks/webhook.ts";
+import { addWebhook } from "../../webhooks/webhook.ts";
 import { type Caller, checkLocations } from "../access.ts";
 import type { Api, Server } from "../api.ts";
 import { once, type Submitted } from "../idempotency.ts";
 import { errorResponses, fields, jobPageSchema, jobSchema, pageLimit } from "../schemas.ts";
-import { askedOf, type Submission, submissionSchema } from "../submission.ts";
+import { askedOf, type Submission, submissionSchema, webhookOf } from "../submission.ts";
 
 const params = z.object({ id: z.string().meta({ description: "The job's id" }) });
 
@@ -117,15 +117,14 @@ export function jobRoutes(server: Server, api: Api): void {
 async function submit(body: Submission, caller: Caller, api: Api): Promise<Submitted> {
   const { stores, state, states, config } = api;
   checkLocations(caller, body.input, body.output);
-  if (body.webhook) checkWebhook(body.webhook.url, config.api.webhookNetworks);
+  const webhook = webhookOf(body, config.api.webhookNetworks);
   const { request, models: names, precision } = askedOf(body);
   const models = await Promise.all(names.map((name) => findServedModel(name, precision, state, config)));
   const created = await create({ ...request, readable: caller.readable }, models, stores, states);
   if ("nothingNew" in created) return { job: await lastRun(created, api), isNew: false };
   const { file } = created;
   // Dying before this line leaves a job without it, and a client without an answer: sent again, the request adds it.
-  const { webhook } = body;
-  if (webhook) await addWebhook(file.id, { url: webhook.url, secret: webhook.secret ?? null }, state);
+  if (webhook) await addWebhook(file.id, webhook, state);
   return { job: file.id, isNew: true };
 }
 

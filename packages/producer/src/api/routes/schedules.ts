@@ -10,7 +10,7 @@ import { type Schedule, Schedules } from "../../schedules/schedule.ts";
 import { type Caller, checkLocations, maySee } from "../access.ts";
 import type { Api, Server } from "../api.ts";
 import { errorResponses, fields } from "../schemas.ts";
-import { askedOf, scheduledSchema } from "../submission.ts";
+import { askedOf, submissionSchema, webhookOf } from "../submission.ts";
 
 const RUNS_SHOWN = 20;
 const params = z.object({ name: z.string().meta({ description: "The schedule's name" }) });
@@ -29,7 +29,7 @@ const newSchema = fields({
     .max(100)
     .default("UTC")
     .meta({ examples: ["Europe/Berlin"] }),
-  job: scheduledSchema,
+  job: submissionSchema,
 }).meta({ id: "NewSchedule" });
 
 const scheduleSchema = z
@@ -90,11 +90,12 @@ export function scheduleRoutes(server: Server, { state, stores, config, redis }:
     },
     handler: async ({ body: { name, cron, time_zone: timeZone, job }, caller }, reply) => {
       checkLocations(caller!, job.input, job.output);
+      const webhook = webhookOf(job, config.api.webhookNetworks);
       const asked = askedOf(job);
       const request = { ...asked.request, readable: caller!.readable };
       const findModel = (model: string) => findServedModel(model, asked.precision, state, config);
       const schedule = await createSchedule(
-        { name, cron, timeZone, command: [], asked: { ...asked, request } },
+        { name, cron, timeZone, command: [], asked: { ...asked, request }, webhook },
         { state, stores, findModel },
         Date.now(),
       );
