@@ -258,7 +258,7 @@ describe.skipIf("skipped" in s3Server)("a store that answers 503 for a while", (
     sandbox.worker(env, "--slots", "4");
     const target = storesFromEnv(s3).at(`s3://${bucket}/out/`);
     await until("a commit", () => target.stat(layout.result(0)));
-    proxy.failing = true;
+    proxy.trouble = "503";
     const connection = connectRedis(redis.url, "patient");
     const blocked = await until("the job to be blocked", async () => {
       const progress = await readProgress(connection, id);
@@ -266,7 +266,7 @@ describe.skipIf("skipped" in s3Server)("a store that answers 503 for a while", (
     });
     connection.disconnect();
     expect(blocked).toMatchObject({ code: "STORE_UNAVAILABLE", message: expect.stringContaining(bucket) });
-    proxy.failing = false;
+    proxy.trouble = null;
     await until("the job to finish", () => target.stat(layout.success), 120);
     const { rows } = await expectWhole(target, 300);
     expect(rows.filter(({ error }) => error)).toEqual([]);

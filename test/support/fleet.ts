@@ -3,17 +3,13 @@
  * a real producer and a real worker do them. A command and a `capfleet run` for each job would cost four seconds of processor.
  */
 import { readConfig } from "@capfleet/shared/config";
-import { findModel } from "@capfleet/shared/models";
 import { connectRedis, keys } from "@capfleet/shared/queues";
 import { type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
-import { Command } from "commander";
 import type { Redis } from "ioredis";
-import { addJobOptions, LANE } from "../../packages/producer/src/cli/job-options.ts";
-import { create } from "../../packages/producer/src/incremental/start.ts";
-import { askedJob, type JobOptions } from "../../packages/producer/src/jobs/asked-job.ts";
 import { JobStates } from "../../packages/producer/src/jobs/states.ts";
 import { type Sandbox, until } from "./processes.ts";
 import { expectWhole } from "./rows.ts";
+import { submitHere } from "./submit.ts";
 
 export class TestFleet {
   readonly env: NodeJS.ProcessEnv;
@@ -49,19 +45,9 @@ export class TestFleet {
 
   /** Makes a job; `line` is what follows `capfleet submit`. Throws what is wrong with it. */
   async submit(...line: string[]): Promise<{ id: string; store: Store }> {
-    const command = addJobOptions(new Command("submit"), [LANE])
-      .exitOverride()
-      .configureOutput({ writeErr() {} });
-    command.parse(line, { from: "user" });
-    const [task, input] = command.args as [string, string];
-    const { request, models, precision } = askedJob(task, input, command.opts<JobOptions>(), "fleet");
-    const config = readConfig(this.env);
-    const state = this.stores.at(config.state);
-    const found = await Promise.all(models.map((model) => findModel(model, precision, state, config)));
-    const created = await create(request, found, this.stores, new JobStates(state));
-    if ("nothingNew" in created) throw new Error(`nothing new in ${created.root}`);
-    await this.#redis.publish(keys.wake(), created.file.id);
-    return { id: created.file.id, store: this.stores.at(created.out) };
+    const job = await submitHere(this.env, this.stores, line);
+    await this.#redis.publish(keys.wake(), job.id);
+    return job;
   }
 
   /** The same, and waits until it has ended; throws unless it has finished. */

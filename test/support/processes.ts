@@ -11,8 +11,8 @@ import { findServer } from "../../packages/producer/src/local/redis.ts";
 
 const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
 export const DEMO = path("test/demo/");
-const CAPFLEET = path("packages/producer/bin/capfleet.mjs");
-const WORKER = path("packages/worker/bin/capfleet-worker.mjs");
+export const CAPFLEET = path("packages/producer/bin/capfleet.mjs");
+export const WORKER = path("packages/worker/bin/capfleet-worker.mjs");
 
 /** Waits for a condition, not for a time; says what it waited for. */
 export async function until<T>(what: string, condition: () => Promise<T> | T, seconds = 60): Promise<NonNullable<T>> {
@@ -57,8 +57,9 @@ export class Sandbox {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  async redis(password: string | null = null): Promise<TestRedis> {
-    const redis = new TestRedis(await freePort(), password);
+  /** `settings`: of the server, in all its lives. */
+  async redis(password: string | null = null, ...settings: string[]): Promise<TestRedis> {
+    const redis = new TestRedis(await freePort(), password, settings);
     this.atEnd(() => redis.kill());
     await redis.start();
     return redis;
@@ -95,8 +96,8 @@ export class Running {
   stderr = "";
   readonly #ended: Promise<number>;
 
-  constructor(name: string, args: string[], env: NodeJS.ProcessEnv) {
-    this.child = spawn(process.execPath, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+  constructor(name: string, args: string[], env: NodeJS.ProcessEnv, program = process.execPath) {
+    this.child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
     this.child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       this.stdout += text;
     });
@@ -126,11 +127,13 @@ export class Running {
 export class TestRedis {
   readonly port: number;
   readonly #password: string | null;
+  readonly #settings: readonly string[];
   #server: ChildProcess | null = null;
 
-  constructor(port: number, password: string | null) {
+  constructor(port: number, password: string | null, settings: readonly string[] = []) {
     this.port = port;
     this.#password = password;
+    this.#settings = settings;
   }
 
   get url(): string {
@@ -140,7 +143,7 @@ export class TestRedis {
   async start(...settings: string[]): Promise<void> {
     const base = ["--bind", "127.0.0.1", "--port", String(this.port), "--save", "", "--maxmemory-policy", "noeviction"];
     const auth = this.#password === null ? [] : ["--requirepass", this.#password];
-    this.#server = spawn(await findServer(), [...base, ...auth, ...settings], { stdio: "ignore" });
+    this.#server = spawn(await findServer(), [...base, ...auth, ...this.#settings, ...settings], { stdio: "ignore" });
     await until("redis", async () => {
       const redis = connectRedis(this.url, "hasty");
       return redis
@@ -151,6 +154,11 @@ export class TestRedis {
         )
         .finally(() => redis.disconnect());
     });
+  }
+
+  /** SIGSTOP, SIGCONT. */
+  signal(signal: NodeJS.Signals): void {
+    this.#server?.kill(signal);
   }
 
   async kill(): Promise<void> {

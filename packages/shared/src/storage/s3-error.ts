@@ -39,11 +39,6 @@ export function responseHeader(error: unknown, name: string): string | undefined
   return (error as Partial<S3ServiceException>).$response?.headers[name];
 }
 
-/** How often the SDK has sent the request. */
-export function attemptsOf(error: unknown): number {
-  return (error as Partial<S3ServiceException>).$metadata?.attempts ?? 1;
-}
-
 /** The text has the status, S3's name for the error, and the server's or the network's own words. */
 export function s3Error(error: unknown, uri: string): CapfleetError {
   if (error instanceof CapfleetError) return error;

@@ -1,8 +1,8 @@
 /**
  * A prefix of an S3 bucket as a store. Two things that S3 leaves to its clients:
  *
- * - A write whose answer is lost is sent again by the SDK, and then meets itself: 412. So conditional writes are marked with
- *   a UUID in the object's metadata, and a 412 to a repeated one is settled by a look at whose mark is there.
+ * - A write whose answer is lost is sent again, by the SDK or by a proxy on the way, and then meets itself: 412. So conditional
+ *   writes are marked with a UUID in the object's metadata, and a 412 is settled by a look at whose mark is there.
  * - Servers without conditional writes say so (501) at the first; from then on they get a HEAD and a plain PUT. Among writers
  *   at the same moment, the last one wins. Servers that ignore the headers silently are found by probe.ts.
  */
@@ -14,7 +14,7 @@ import { CapfleetError } from "../contract/errors.ts";
 import { checkKey } from "./key.ts";
 import { bodyChunks } from "./s3-body.ts";
 import type { S3Bucket } from "./s3-bucket.ts";
-import { attemptsOf, nameOf, s3Error, statusOf } from "./s3-error.ts";
+import { nameOf, s3Error, statusOf } from "./s3-error.ts";
 import { listObjects, unquote } from "./s3-list.ts";
 import { Source } from "./source.ts";
 import type {
@@ -211,7 +211,6 @@ export class S3Store implements Store {
   ): Promise<string | null> {
     const expected = "IfMatch" in condition ? condition.IfMatch : undefined;
     const mark = randomUUID();
-    let attempts = 0;
     for (let conflicts = 0; ; ) {
       if (!this.#bucket.hasConditionalWrites) {
         const found = await this.stat(key);
@@ -222,12 +221,11 @@ export class S3Store implements Store {
       try {
         return await this.#put(key, body, { ...header, Metadata: { [MARK]: mark } });
       } catch (error) {
-        attempts += attemptsOf(error);
         const status = statusOf(error);
         const isGone = status === 404 && nameOf(error) !== "NoSuchBucket" && expected !== undefined;
         if (status === 412 && isQuoted && expected !== undefined && (await this.stat(key))?.etag === expected)
           this.#bucket.unquotesIfMatch = false;
-        else if (status === 412 || isGone) return attempts > 1 ? this.#etagIfMarked(key, mark) : null;
+        else if (status === 412 || isGone) return this.#etagIfMarked(key, mark);
         else if (status === 501 || nameOf(error) === "NotImplemented") this.#bucket.hasConditionalWrites = false;
         else if (status !== 409 || ++conflicts > CONFLICTS) throw s3Error(error, this.uriOf(key));
         else await delay(2 ** conflicts * 25 * (1 + Math.random()));

@@ -306,6 +306,15 @@ describe("conditional writes", () => {
     expect(await store.putIfAbsent("x", "x")).toEqual({ outcome: "written", etag: "e" });
   });
 
+  test("a write that a proxy has sent twice has happened", async () => {
+    const store = await serve((request, response, number) => {
+      if (number === 0) return refuse(response, 412, "PreconditionFailed");
+      const mark = server.requests[0]!.headers["x-amz-meta-capfleet-write"] as string;
+      response.writeHead(200, { etag: '"e"', "x-amz-meta-capfleet-write": mark }).end();
+    });
+    expect(await store.putIfMatch("x", "x", "before")).toEqual({ outcome: "written", etag: "e" });
+  });
+
   test("a write that lost its answer and its race has not happened", async () => {
     const store = await serve((request, response, number) => {
       if (number === 0) response.destroy();
