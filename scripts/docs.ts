@@ -1,8 +1,13 @@
-/** Writes docs/errors.md from the registry; with --check it only says whether the file is fresh. */
+/**
+ * Writes docs/errors.md and the fault points of docs/reliability.md from their registries; with --check it only says whether
+ * the files are fresh.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { ERRORS, type ErrorScope } from "@capfleet/shared/contract";
+import { FAULT_POINTS } from "@capfleet/shared/faults";
 
-const FILE = new URL("../docs/errors.md", import.meta.url);
+const ERRORS_FILE = new URL("../docs/errors.md", import.meta.url);
+const RELIABILITY_FILE = new URL("../docs/reliability.md", import.meta.url);
 
 const SCOPES: Record<ErrorScope, string> = {
   usage: "The request is wrong. Exit code 2; nothing has been created.",
@@ -36,13 +41,19 @@ for (const [scope, what] of Object.entries(SCOPES)) {
     lines.push(`| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`);
   }
 }
-const text = `${lines.join("\n")}\n`;
 
-if (process.argv.includes("--check")) {
-  if (readFileSync(FILE, "utf8") !== text) {
-    console.error("docs/errors.md is stale: run `npm run docs`");
+const points = Object.entries(FAULT_POINTS).map(([point, what]) => `| \`${point}\` | ${what} |`);
+const table = ["", "| point | what has happened by then |", "| --- | --- |", ...points, "", ""].join("\n");
+
+const reliability = readFileSync(RELIABILITY_FILE, "utf8");
+const texts = new Map([
+  [ERRORS_FILE, `${lines.join("\n")}\n`],
+  [RELIABILITY_FILE, reliability.replace(/(<!-- fault points:.*-->\n)[\s\S]*(<!-- end of)/, `$1${table}$2`)],
+]);
+for (const [file, text] of texts) {
+  if (!process.argv.includes("--check")) writeFileSync(file, text);
+  else if (readFileSync(file, "utf8") !== text) {
+    console.error(`${file.pathname.split("/").at(-1)} is stale: run \`npm run docs\``);
     process.exit(1);
   }
-} else {
-  writeFileSync(FILE, text);
 }

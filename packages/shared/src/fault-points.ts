@@ -16,7 +16,7 @@ export const FAULT_POINTS = {
   "worker.commit.before": "All rows are there, in memory; the next thing is the PUT.",
   "worker.commit.after": "The rows are committed; nobody has been told.",
   "worker.report.after": "The reconciler has been told; the queue still has the shard.",
-  // ---- worker: an interactive request. The argument is the record's id.
+  // ---- worker: an interactive request. The argument is the record's id, or (answered) the request's.
   "worker.request.taken": "A request has been taken from its queue and read.",
   "worker.request.answered": "The answer is on its way; the queue still has the request.",
   // ---- jobs and their state. The argument is the job's id.

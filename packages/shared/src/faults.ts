@@ -22,6 +22,8 @@ import { isMainThread } from "node:worker_threads";
 import { CapfleetError } from "./contract/errors.ts";
 import { FAULT_POINTS, type FaultPoint } from "./fault-points.ts";
 
+export { FAULT_POINTS, type FaultPoint };
+
 const ACTIONS = ["kill", "abort", "stop", "error"] as const;
 export type FaultAction = (typeof ACTIONS)[number];
 
@@ -57,13 +59,15 @@ function parseFault(text: string): Fault {
   };
 }
 
+type Strike = (fault: Fault, about: string | number | undefined) => void;
+
 /** What of the faults is left to do in one process. */
 export class Faults {
   readonly #faults: (Fault & { passed: number })[];
   readonly #onceFolder: string | null;
-  readonly #strike: (fault: Fault) => void;
+  readonly #strike: Strike;
 
-  constructor(faults: readonly Fault[], onceFolder: string | null, strike: (fault: Fault) => void) {
+  constructor(faults: readonly Fault[], onceFolder: string | null, strike: Strike) {
     this.#faults = faults.map((fault) => ({ ...fault, passed: 0 }));
     this.#onceFolder = onceFolder;
     this.#strike = strike;
@@ -74,7 +78,7 @@ export class Faults {
       if (fault.point !== point || (fault.about !== null && fault.about !== String(about))) continue;
       fault.passed += 1;
       if (fault.nth !== null && fault.nth !== fault.passed) continue;
-      if (this.#onceFolder === null || leaveFile(this.#onceFolder, fault)) this.#strike(fault);
+      if (this.#onceFolder === null || leaveFile(this.#onceFolder, fault)) this.#strike(fault, about);
     }
   }
 }
@@ -93,13 +97,13 @@ function leaveFile(folder: string, { text }: Fault): boolean {
 
 const SIGNALS = { kill: "SIGKILL", abort: "SIGABRT", stop: "SIGSTOP" } as const;
 
-function strike({ action, point, text }: Fault): void {
+const strike: Strike = ({ action, point, text }, about) => {
   if (action === "error") throw new CapfleetError("STORE_UNAVAILABLE", `fault point ${text}`);
-  writeSync(2, `fault point ${point}: ${action}\n`);
+  writeSync(2, `fault point ${point} (${about ?? ""}): ${action}\n`);
   process.kill(process.pid, SIGNALS[action]);
   // The signal is the main thread's: another one must not get any further until it has come.
   if (!isMainThread) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LONGEST_MS);
-}
+};
 
 const LONGEST_MS = 60_000;
 

@@ -100,8 +100,26 @@ export const fleetSchema = z
         rate_per_worker: z.number().nullable().meta({ description: "Rows a second of one worker, as measured lately" }),
       }),
     ),
+    autoscaling: z.array(
+      z.strictObject({
+        engines: z.string().meta({ description: "Digests of the engines that the work needs" }),
+        models: z.array(z.string()),
+        outstanding_records: count.meta({ description: "Planned and not committed, of jobs that run" }),
+        backlog_seconds: z
+          .number()
+          .nullable()
+          .meta({ description: "Worker-seconds that these take; null: nothing like it has been measured" }),
+        rate_per_worker: z.number().nullable().meta({ description: "Rows a second of one worker at this work" }),
+        wanted_workers: count.meta({ description: "For this set alone" }),
+      }),
+    ),
   })
   .meta({ id: "Fleet" });
+export type FleetView = z.infer<typeof fleetSchema>;
+
+export const wantedSchema = z
+  .strictObject({ wanted_workers: count.meta({ description: "Workers with these models, whatever there are" }) })
+  .meta({ id: "Wanted" });
 
 export const historySchema = z
   .strictObject({

@@ -62,7 +62,7 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   const views = new JobViews(stores, states, redis);
   const infer = new InferClient(redis);
   const api: Api = { ...context, redis, views, feed: new JobFeed(views), infer };
-  const metrics = new Metrics(redis);
+  const metrics = new Metrics(redis, config.scale);
 
   const server = fastify({
     loggerInstance: log,

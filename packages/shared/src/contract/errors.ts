@@ -376,6 +376,12 @@ export const ERRORS = {
     what: "A worker died again and again on the same shard, at last with a process of its own for the records: it is not one of them that is to blame.",
     fix: "See the worker's log and its memory limit; the job tries on with growing pauses.",
   },
+  FLEET_UNKNOWN: {
+    scope: "system",
+    retryable: true,
+    what: "What the fleet has to do is not known at the moment: Redis was emptied, no producer has looked after the jobs for a minute, or the state of some can't be read.",
+    fix: "Try again in a few seconds. If it stays so, see the producer's log: a `capfleet serve` must be running and reach Redis and the state root.",
+  },
   NO_WORKER: {
     scope: "system",
     retryable: true,

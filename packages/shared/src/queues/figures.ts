@@ -1,8 +1,21 @@
 /** The fleet in figures, as the reconciler sees it: in its last round, and over the last hour. Kept in Redis alone. */
 import type { Redis } from "ioredis";
 import * as z from "zod";
+import { engineRefSchema } from "../contract/job.ts";
 import { keys } from "./names.ts";
 import { JOB_STATES } from "./progress.ts";
+
+/** What of a set's work is to be done now: of jobs that run and are not blocked. */
+export const loadSchema = z.object({
+  /** Planned and not committed. */
+  records: z.number().int(),
+  shards: z.number().int(),
+  /** Worker-seconds that they take. Null: not known, since nothing like it has been measured or planning has just begun. */
+  seconds: z.number().nullable(),
+  /** Blocked jobs: each needs a worker now and then, to see whether the trouble has gone. */
+  probes: z.number().int(),
+});
+export type Load = z.infer<typeof loadSchema>;
 
 export const figuresSchema = z.object({
   /** Jobs by state: those that it looks after, and those that have ended since it began. */
@@ -13,6 +26,7 @@ export const figuresSchema = z.object({
   backlog: z.array(
     z.object({
       engines: z.string(),
+      models: z.array(engineRefSchema.pick({ model: true, precision: true, digest: true })).default([]),
       jobs: z.number().int(),
       records: z.number().int(),
       shards: z.number().int(),
@@ -22,9 +36,15 @@ export const figuresSchema = z.object({
        */
       rows: z.number().default(0),
       workerSeconds: z.number().default(0),
+      /** Null: an older version does not tell. */
+      load: loadSchema.nullable().default(null),
+      /** Live workers that have a shard of it in hand. */
+      busy: z.number().int().default(0),
     }),
   ),
   roundSeconds: z.number(),
+  /** Jobs that could not be read in the last minutes: nobody knows what they want. */
+  unread: z.number().int().default(0),
 });
 export type FleetFigures = z.infer<typeof figuresSchema>;
 

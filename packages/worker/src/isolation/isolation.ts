@@ -40,7 +40,9 @@ export class Isolation {
 
   constructor(labeler: Pick<Labeler, "fetch">, options: IsolationOptions) {
     this.#labeler = labeler;
-    this.#options = options;
+    // It crosses as an argument of the process, which everybody on the machine can read: no more than this of the settings.
+    const { maxImageBytes, maxImagePixels, maxDecodeSeconds } = options.limits;
+    this.#options = { ...options, limits: { maxImageBytes, maxImagePixels, maxDecodeSeconds } };
   }
 
   enter(): IsolatedPlace {
@@ -58,16 +60,16 @@ export class Isolation {
 
   /** The task's fields of a row. Throws WORKER_CRASHED and other row errors, and shard errors. */
   async #label(record: InputRecord, job: JobFile, signal: AbortSignal, keep?: Keep): Promise<Partial<ResultRow>> {
-    if (!needsImage(job.spec.task)) return this.#ask(record, job, null);
+    if (!needsImage(job.spec.task)) return this.#ask(record, job, signal, null);
     let fields: Partial<ResultRow> = {};
     await this.#labeler.fetch(record, signal, async (image) => {
-      fields = await this.#ask(record, job, image);
+      fields = await this.#ask(record, job, signal, image);
       await keep?.(image);
     });
     return fields;
   }
 
-  async #ask(record: InputRecord, job: JobFile, image: Uint8Array | null): Promise<Partial<ResultRow>> {
+  async #ask(record: InputRecord, job: JobFile, signal: AbortSignal, image: Uint8Array | null) {
     const { recordSeconds, log } = this.#options;
     const { id, texts } = record;
     const { engines, task } = job.spec;
@@ -79,6 +81,8 @@ export class Isolation {
     });
     const answer = await isolated.ask({ record: { id, texts }, spec, image }, recordSeconds * 1_000);
     if (!("how" in answer)) return answer.fields;
+    // Ended by us, with the shard: the record has done nothing.
+    signal.throwIfAborted();
     log.warn({ job: job.id, record: id, stage: answer.stage, how: answer.how }, "a record has ended its process");
     throw new CapfleetError("WORKER_CRASHED", `the process that ${WAS[answer.stage]} ${answer.how}`);
   }
@@ -90,8 +94,11 @@ export class Isolation {
       this.#end();
       log.info({ job }, "a process of its own for records that may crash");
       this.#process = await IsolatedProcess.start({ engine, limits }, START_MS);
+      // The shard may have been given back meanwhile.
+      if (this.#places === 0) this.#end();
     }
     const isolated = this.#process;
+    if (!isolated) throw new CapfleetError("WORKER_LOST", "no shard needs this process any more");
     if (this.#proven.has(job)) return isolated;
     // What it answers does not matter, nor what it refuses: it lives.
     const answer = await isolated.ask(blank, START_MS).catch(() => null);

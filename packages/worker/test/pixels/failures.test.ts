@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CapfleetError } from "@capfleet/shared/contract";
+import sharp from "@capfleet/shared/libvips";
 import { afterAll, describe, expect, test } from "vitest";
 import { hostileImages } from "../../../../test/support/images/index.ts";
 import { DEFAULT_MAX_PIXELS, decode } from "../../src/pixels/index.ts";
@@ -10,9 +11,13 @@ import { afterSoi, bytesOf, closedEarly, decodeTo, latin1, names, withStrayBytes
 const SIZE = { width: 64, height: 64 };
 
 /** The error that decoding ends in; undefined if it doesn't. */
-async function failure(bytes: Uint8Array, maxPixels = DEFAULT_MAX_PIXELS): Promise<CapfleetError | undefined> {
+async function failure(
+  bytes: Uint8Array,
+  maxPixels = DEFAULT_MAX_PIXELS,
+  maxSeconds = 120,
+): Promise<CapfleetError | undefined> {
   try {
-    await decode(bytes, SIZE, { maxPixels, maxSeconds: 120 });
+    await decode(bytes, SIZE, { maxPixels, maxSeconds });
   } catch (thrown) {
     if (thrown instanceof CapfleetError) return thrown;
     throw thrown;
@@ -41,6 +46,33 @@ test("the limit itself is allowed", async () => {
   const bytes = bytesOf("images", "plain.png"); // 120 × 88
   expect(await failure(bytes, 120 * 88)).toBeUndefined();
   expect((await failure(bytes, 120 * 88 - 1))?.code).toBe("IMAGE_TOO_MANY_PIXELS");
+});
+
+/** Grey, of so many pixels a side: some kilobytes. Interlaced, it can only be decoded as a whole. */
+const blank = (side: number, interlaced = false) =>
+  sharp({ create: { width: side, height: side, channels: 3, background: "#888" }, limitInputPixels: false })
+    .png({ progressive: interlaced, compressionLevel: 1 })
+    .toBuffer();
+
+test("an image that takes too long is given up", async () => {
+  const error = await failure(await blank(13_000), DEFAULT_MAX_PIXELS, 1);
+  expect(error).toMatchObject({
+    code: "IMAGE_TOO_SLOW",
+    message: "the image took longer than 1 s to decode",
+    retryable: false,
+  });
+});
+
+test("large images are not decoded at the same time", async () => {
+  const [bytes, small] = [await blank(10_000), await blank(100)];
+  let most = 0;
+  const looking = setInterval(() => {
+    most = Math.max(most, sharp.counters().process);
+  }, 1);
+  const all = await Promise.all([bytes, bytes, bytes].map((file) => failure(file)));
+  clearInterval(looking);
+  expect({ all, most }).toEqual({ all: [undefined, undefined, undefined], most: 1 });
+  expect(await failure(small)).toBeUndefined();
 });
 
 test.each(names("refused"))("%s is not opened", async (name) => {
