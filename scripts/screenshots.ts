@@ -99,8 +99,7 @@ async function takeAll(shots: readonly Shot[], url: string, path: string): Promi
         await page.goto(`${url}/#${hash}`);
         await page.waitForSelector(shows);
         await prepare?.(page);
-        // Pictures that are still to come.
-        await page.waitForLoadState("networkidle", { timeout: 3_000 }).catch(() => {});
+        await until("the pictures", () => arePicturesThere(page, viewport.height));
         const png = await page.screenshot({ fullPage: whole });
         await sharp(png)
           .webp({ quality: 82 })
@@ -111,4 +110,11 @@ async function takeAll(shots: readonly Shot[], url: string, path: string): Promi
     }
   }
   await browser.close();
+}
+
+/** Those that the window shows; others are not even asked for. */
+async function arePicturesThere(page: Page, height: number): Promise<boolean> {
+  const empty = await page.locator(".thumbnail:empty").all();
+  const boxes = await Promise.all(empty.map((one) => one.boundingBox({ timeout: 1_000 }).catch(() => null)));
+  return boxes.every((box) => !box || box.y >= height);
 }
