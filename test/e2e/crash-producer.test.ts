@@ -18,7 +18,7 @@ import { createSchedule } from "../../packages/producer/src/schedules/create.ts"
 import { ask } from "../../packages/producer/src/schedules/run.ts";
 import { Schedules } from "../../packages/producer/src/schedules/schedule.ts";
 import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/crashes.ts";
-import { Sandbox, until } from "../support/processes.ts";
+import { type Running, Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 
 vi.setConfig({ testTimeout: 300_000 });
@@ -31,6 +31,7 @@ let redis: Redis;
 let env: NodeJS.ProcessEnv;
 let context: Context;
 let captions: Map<string, string>;
+let worker: Running | undefined;
 
 beforeAll(async () => {
   sandbox = await Sandbox.create();
@@ -47,6 +48,11 @@ afterAll(async () => {
 
 const producerDyingAt = (point: (typeof POINTS)[number]) =>
   sandbox.producerWithoutApi({ ...env, CAPFLEET_FAULTS: `${point}=kill` });
+
+/** One worker for all tests, from the first that needs it on. */
+const work = () => {
+  if (!worker) worker = sandbox.worker(env);
+};
 
 const find = (name: string) => findModel(name, "int8", context.state, context.config, { stores: context.stores });
 
@@ -75,7 +81,7 @@ test("killed as it withdraws the shards of a job that is paused: the others are 
   expect(await queue.getWaitingCount()).toBe(2);
   await goOn(() => until("the others to be withdrawn", async () => (await queue.getWaitingCount()) === 0));
   await states.want(file.id, "run");
-  sandbox.worker(env);
+  work();
   await goOn(() => until("the job to finish", async () => (await states.find(file.id))!.ended, 120));
   await expectWhole(stores.at(out), 3);
   await until("its last shard to leave Redis", async () => (await leftovers(redis, file.id)).length === 0);
@@ -94,6 +100,7 @@ test.each(points)("killed at %s: the run is whole, once, and nothing is left ove
   const schedules = new Schedules(state);
   await schedules.update(name, (schedule) => ask(schedule, Date.now()));
 
+  work();
   await diesAt(point, producerDyingAt(point));
   const ended = () =>
     until("the run to end", async () => {
