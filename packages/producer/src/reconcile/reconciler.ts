@@ -10,6 +10,7 @@ import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
   connectRedis,
+  FEW_EVENTS,
   type FleetFigures,
   keys,
   liveWorkers,
@@ -364,7 +365,11 @@ export class Reconciler {
   #queue(engines: string): Queue<WorkPayload> {
     const known = this.#queues.get(engines);
     if (known) return known;
-    const queue = new Queue<WorkPayload>(workQueue(engines), { connection: this.#redis, prefix: redisPrefix() });
+    const queue = new Queue<WorkPayload>(workQueue(engines), {
+      connection: this.#redis,
+      prefix: redisPrefix(),
+      streams: FEW_EVENTS,
+    });
     queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
     this.#queues.set(engines, queue);
     return queue;
