@@ -18,7 +18,13 @@ import type { NullWorkers } from "./queue-process.ts";
 
 const FLEET = { workers: 200, processes: 4, slots: 2 };
 const PROCESSES = [1, 2, 4, 8];
-const JOB_SIZES = [10_000, 1_000_000, 10_000_000];
+/** Jobs, and records of each. */
+const JOBS = [
+  [1, 10_000],
+  [1, 1_000_000],
+  [1, 10_000_000],
+  [100, 1_000_000],
+] as const;
 const SHARD = 512;
 /** What is measured of a run: the rest is start-up, and the end. */
 const [FROM, TO] = [0.1, 0.9];
@@ -39,7 +45,7 @@ export async function queueFigures(): Promise<Figure[]> {
   const alone = { workers: 1, processes: 1, slots: 1, shards: 1_000, shardSize: 1 };
   const [, shards] = await drain("one worker, one slot", alone);
   figures.push({ name: "one worker, one slot: a shard of 1", value: 1_000 / shards!.value, unit: "ms" });
-  for (const records of JOB_SIZES) figures.push(...(await stored(records)));
+  for (const [jobs, records] of JOBS) figures.push(...(await stored(jobs, records)));
   figures.push(await firstResult());
   return figures;
 }
@@ -127,18 +133,25 @@ async function standing(name: string): Promise<Figure[]> {
   ];
 }
 
-/** What Redis holds of a job, and what a round takes, where no worker runs. Its plan is written here, and not by planning. */
-async function stored(records: number): Promise<Figure[]> {
-  const name = `a job of ${records.toLocaleString("en-US")} records`;
+/** What Redis holds of jobs, and what a round takes, where no worker runs. Their plans are written here, and not by planning. */
+async function stored(jobs: number, records: number): Promise<Figure[]> {
+  const name = `${jobs} of ${records.toLocaleString("en-US")} records`;
   say(name);
   await using fleet = await BenchFleet.start();
   const empty = await readRedis(fleet.redis);
   const place = placeOf(fleet);
-  const { id, out } = await submitNull({ records: 1, shardSize: SHARD, path: fleet.sandbox.path("job") }, place);
   const plan = { shards: Math.ceil(records / SHARD), records, seconds: 1 };
-  await place.stores.at(out).put(layout.plan, JSON.stringify(plan));
+  const ids: string[] = [];
+  for (let n = 0; n < jobs; n++) {
+    const path = fleet.sandbox.path(`job-${n}`);
+    const { id, out } = await submitNull({ records: 1, shardSize: SHARD, path }, place);
+    await place.stores.at(out).put(layout.plan, JSON.stringify(plan));
+    ids.push(id);
+  }
   const producer = fleet.producer();
-  await until("its shards", async () => (await readProgress(fleet.redis, id))?.total === records);
+  for (const id of ids) {
+    await until("its plan", async () => (await readProgress(fleet.redis, id))?.total === records);
+  }
   await pause(2_000);
   const before = cpuSeconds(producer.pid);
   await pause(STANDING_SECONDS * 1_000);

@@ -11,6 +11,7 @@ import type { Logger } from "@capfleet/shared/log";
 import {
   addSample,
   connectRedis,
+  FEW_EVENTS,
   type FleetFigures,
   keys,
   liveWorkers,
@@ -370,7 +371,11 @@ export class Reconciler {
   #queue(engines: string): Queue<WorkPayload> {
     const known = this.#queues.get(engines);
     if (known) return known;
-    const queue = new Queue<WorkPayload>(workQueue(engines), { connection: this.#redis, prefix: redisPrefix() });
+    const queue = new Queue<WorkPayload>(workQueue(engines), {
+      connection: this.#redis,
+      prefix: redisPrefix(),
+      streams: FEW_EVENTS,
+    });
     queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
     this.#queues.set(engines, queue);
     return queue;
