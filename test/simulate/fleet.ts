@@ -97,7 +97,7 @@ export function simulate(scenario: Scenario, { rate, target, maxWorkers, seed }:
     const open = [...queue, ...workers.flatMap(({ hand }) => hand)];
     const backlog = leftOf(open);
     const busy = live.filter(({ hand }) => hand.length > 0).length;
-    const load = { records: backlog, shards: open.length, seconds: backlog / rate, probes: 0 };
+    const load = { records: backlog, shards: open.length, seconds: backlog / rate, unknown: 0, probes: 0 };
     const wanted = wantedWorkers([load], { live: live.length, busy }, target);
     if (now % ASK_SECONDS === 0) autoscaler.ask(now, wanted);
     // Kubernetes replaces what was lost at once, and ends those first that are not ready or have the lowest deletion cost.

@@ -1,12 +1,20 @@
 import type { EngineRef } from "@capfleet/shared/contract";
 import type { FleetFigures, Load, Presence } from "@capfleet/shared/queues";
 import { describe, expect, test } from "vitest";
+import { addLoads } from "../src/scale/load.ts";
 import { wantedWorkers } from "../src/scale/policy.ts";
 import { scaleOfPool, scaleOfSets } from "../src/scale/pools.ts";
 
 const target = { drainSeconds: 1_800, startupSeconds: 300 };
-const load = (given: Partial<Load>): Load => ({ records: 10_000, shards: 1_000, seconds: 0, probes: 0, ...given });
-const NOTHING: Load = { records: 0, shards: 0, seconds: 0, probes: 0 };
+const load = (given: Partial<Load>): Load => ({
+  records: 10_000,
+  shards: 1_000,
+  seconds: 0,
+  unknown: 0,
+  probes: 0,
+  ...given,
+});
+const NOTHING: Load = { records: 0, shards: 0, seconds: 0, unknown: 0, probes: 0 };
 const wanted = (given: Partial<Load>, live = 0, busy = 0) => wantedWorkers([load(given)], { live, busy }, target);
 
 describe("wanted workers", () => {
@@ -51,12 +59,12 @@ describe("wanted workers", () => {
   });
 
   test("one where nothing like it has been measured, and those that are at it", () => {
-    expect(wanted({ seconds: null })).toBe(1);
-    expect(wanted({ seconds: null }, 6, 4)).toBe(4);
+    expect(wanted({ unknown: 1 })).toBe(1);
+    expect(wanted({ unknown: 1 }, 6, 4)).toBe(4);
     // What is known beside it counts.
-    expect(wantedWorkers([load({ seconds: null }), load({ seconds: 15_000 })], { live: 0, busy: 0 }, target)).toBe(10);
+    expect(wanted({ unknown: 1, seconds: 15_000 })).toBe(10);
     // It is being planned: its first shard is to come.
-    expect(wantedWorkers([{ ...NOTHING, seconds: null }], { live: 0, busy: 0 }, target)).toBe(1);
+    expect(wantedWorkers([{ ...NOTHING, unknown: 1 }], { live: 0, busy: 0 }, target)).toBe(1);
   });
 
   test("a blocked job wants the one worker that its probe needs", () => {
@@ -100,6 +108,11 @@ const [a, b] = [engine("a"), engine("b")];
 const of = (seconds: number) => load({ seconds });
 const pool = (models: string[], given: FleetFigures | null, workers: Presence[] = [], precision = null) =>
   scaleOfPool({ models, precision }, given, workers, target);
+
+test("a job of which nothing is known yet does not hide what is known of the others", () => {
+  const all = addLoads(load({ seconds: 15_000 }), { ...NOTHING, unknown: 1 });
+  expect(wantedWorkers([all], { live: 0, busy: 0 }, target)).toBe(10);
+});
 
 describe("pools", () => {
   test("a worker with two models does the work of each and of both", () => {

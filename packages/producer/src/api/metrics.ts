@@ -97,9 +97,9 @@ function addScale(registry: Registry, figures: FleetFigures, workers: Presence[]
     if (workerSeconds > 0) rate.set({ engines }, rows / workerSeconds);
   }
   if (!isKnown(figures)) return;
-  for (const { engines, seconds, wanted: workersWanted } of scaleOfSets(figures, workers, target)) {
+  for (const { engines, seconds, unknown, wanted: workersWanted } of scaleOfSets(figures, workers, target)) {
     wanted.set({ engines }, workersWanted);
-    if (seconds !== null) left.set({ engines }, seconds);
+    if (unknown === 0) left.set({ engines }, seconds);
   }
 }
 

@@ -5,8 +5,7 @@ import type { WorkRates } from "./rates.ts";
 
 type Backlog = FleetFigures["backlog"][number];
 
-const NO_LOAD: Load = { records: 0, shards: 0, seconds: 0, probes: 0 };
-const LENGTH_UNKNOWN: Load = { ...NO_LOAD, seconds: null };
+const NO_LOAD: Load = { records: 0, shards: 0, seconds: 0, unknown: 0, probes: 0 };
 
 /** `rate`: rows that a worker does in a second; null: not known. Paused jobs want nothing, nor do those that are ending. */
 export function loadOf(tracker: JobTracker, rate: number | null): Load {
@@ -15,16 +14,17 @@ export function loadOf(tracker: JobTracker, rate: number | null): Load {
   const shards = planned.shards - tally.lowWater - tally.ahead;
   if (backoff.blocked) return { ...NO_LOAD, probes: shards > 0 ? 1 : 0 };
   // It is new, or this process has only just taken it up and does not know yet how far it is planned.
-  if (planned.shards === 0) return LENGTH_UNKNOWN;
-  const records = Math.max(0, planned.records - tally.sums.rows - tally.kept);
+  if (planned.shards === 0) return { ...NO_LOAD, unknown: 1 };
   if (shards <= 0) return NO_LOAD;
-  return { records, shards, seconds: rate === null ? null : records / rate, probes: 0 };
+  const records = Math.max(0, planned.records - tally.sums.rows - tally.kept);
+  return { ...NO_LOAD, records, shards, ...(rate === null ? { unknown: 1 } : { seconds: records / rate }) };
 }
 
 export const addLoads = (a: Load, b: Load): Load => ({
   records: a.records + b.records,
   shards: a.shards + b.shards,
-  seconds: a.seconds === null || b.seconds === null ? null : a.seconds + b.seconds,
+  seconds: a.seconds + b.seconds,
+  unknown: a.unknown + b.unknown,
   probes: a.probes + b.probes,
 });
 

@@ -35,9 +35,9 @@ export function wantedWorkers(
   { live, busy }: Pool,
   { drainSeconds, startupSeconds }: Target,
 ): number {
-  const seconds = sum(loads.map((load) => load.seconds ?? 0));
+  const seconds = sum(loads.map((load) => load.seconds));
   const shards = sum(loads.map((load) => load.shards));
-  const isUnknown = loads.some((load) => load.seconds === null);
+  const isUnknown = loads.some(({ unknown }) => unknown > 0);
   const isProbing = loads.some(({ probes }) => probes > 0);
 
   const beyond = seconds - live * drainSeconds;

@@ -10,8 +10,10 @@ export const loadSchema = z.object({
   /** Planned and not committed. */
   records: z.number().int(),
   shards: z.number().int(),
-  /** Worker-seconds that they take. Null: not known, since nothing like it has been measured or planning has just begun. */
-  seconds: z.number().nullable(),
+  /** Worker-seconds that they take, as far as that is known. */
+  seconds: z.number(),
+  /** Jobs of which it is not: nothing like them has been measured, or planning has just begun. */
+  unknown: z.number().int(),
   /** Blocked jobs: each needs a worker now and then, to see whether the trouble has gone. */
   probes: z.number().int(),
 });

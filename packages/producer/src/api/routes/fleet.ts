@@ -118,12 +118,12 @@ export function fleetRoutes(server: Server, { state, redis, config }: Api): void
   });
 }
 
-const scaleView = ({ engines, models, records, seconds, wanted }: SetScale): FleetView["autoscaling"][number] => ({
+const scaleView = ({ engines, models, records, wanted, ...load }: SetScale): FleetView["autoscaling"][number] => ({
   engines,
   models,
   outstanding_records: records,
-  backlog_seconds: seconds,
-  rate_per_worker: seconds ? records / seconds : null,
+  backlog_seconds: load.unknown > 0 ? null : load.seconds,
+  rate_per_worker: load.unknown > 0 || load.seconds === 0 ? null : records / load.seconds,
   wanted_workers: wanted,
 });
 
