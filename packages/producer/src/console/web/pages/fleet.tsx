@@ -86,13 +86,16 @@ function Workers({ fleet: { workers } }: { fleet: Fleet }) {
   );
 }
 
-function Backlog({ fleet: { backlog, workers } }: { fleet: Fleet }) {
-  const names = new Map(workers.flatMap(({ engines }) => engines.map(({ digest, model }) => [digest, model])));
-  const nameOf = (engines: string) =>
-    engines
-      .split("+")
-      .map((digest) => names.get(digest) ?? `engine ${digest}, which no worker runs`)
-      .join(" + ");
+const wantedText = (workers: number | undefined) => (workers === undefined ? "not known" : count(workers));
+
+function Backlog({ fleet: { backlog, workers, autoscaling } }: { fleet: Fleet }) {
+  const running = new Set(workers.flatMap(({ engines }) => engines.map(({ digest }) => digest)));
+  const scaleOf = new Map(autoscaling.map((scale) => [scale.engines, scale]));
+  const nameOf = (engines: string) => {
+    const name = scaleOf.get(engines)?.models.join(" + ") || engines;
+    const missing = engines.split("+").filter((digest) => !running.has(digest));
+    return missing.length === 0 ? name : `${name} (engine ${missing.join(" and ")}, which no worker runs)`;
+  };
   return (
     <section aria-label="Backlog">
       <h2>Backlog</h2>
@@ -106,6 +109,7 @@ function Backlog({ fleet: { backlog, workers } }: { fleet: Fleet }) {
                 <th class="number">Jobs</th>
                 <th class="number">Images</th>
                 <th class="number">Shards handed out</th>
+                <th class="number">Workers wanted</th>
               </tr>
             </thead>
             <tbody>
@@ -117,6 +121,7 @@ function Backlog({ fleet: { backlog, workers } }: { fleet: Fleet }) {
                   <td class="number">{count(jobs)}</td>
                   <td class="number">{count(records)}</td>
                   <td class="number">{count(shards)}</td>
+                  <td class="number">{wantedText(scaleOf.get(engines)?.wanted_workers)}</td>
                 </tr>
               ))}
             </tbody>
