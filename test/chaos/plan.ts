@@ -2,7 +2,7 @@
  * Which faults, where, and when: all of it from the seed. Moments are counts of committed rows, not times, so that the same
  * seed means the same faults at the same progress on a slow machine and on a fast one.
  */
-import type { FaultPoint } from "../../packages/shared/src/fault-points.ts";
+import type { FaultPoint } from "@capfleet/shared/faults";
 
 export const WORKERS = ["worker-1", "worker-2"] as const;
 export type ProcessName = "producer" | (typeof WORKERS)[number];

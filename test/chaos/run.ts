@@ -42,10 +42,10 @@ export async function runUnderFaults({ world, corpus, records, plan, recoveries,
       `${rows}/${records} rows: fault ${n}: ${place}: ${point ?? KINDS[kind].what}${seconds > 0 ? `, ${seconds.toFixed(1)} s` : ""}`,
     );
     if (!isArmed) busy.add(place);
-    const done = strike(world, fault)
+    const done: Promise<void> = strike(world, fault, () => atWork.add(done))
       .then(() => {
         struck[kind] = (struck[kind] ?? 0) + 1;
-        if (isArmed) say(`${rows}/${records} rows: fault ${n} has struck at its point`);
+        if (isArmed) say(`${rows}/${records} rows: fault ${n} has struck at its point, and is over`);
         recoveries.begin(kind, rows, isArmed ? gaps() : before, performance.now());
         movedAt = performance.now();
       })
@@ -54,7 +54,7 @@ export async function runUnderFaults({ world, corpus, records, plan, recoveries,
         busy.delete(place);
         atWork.delete(done);
       });
-    // One at a fault point may never be over.
+    // One at a fault point may never be reached.
     if (!isArmed) atWork.add(done);
   };
 

@@ -9,12 +9,15 @@ const STILL_MS = 450;
 const AT_WORK_MS = 50;
 const REFILL_MS = 100;
 
-/** Returns when the fault is over; one at a fault point is when its process has got there, which may be never. */
-export function strike(world: World, fault: PlannedFault): Promise<void> {
-  return STRIKES[fault.kind](world, fault);
+/**
+ * Returns when the fault is over. One at a fault point begins when its process gets there, which may be never: `reached` is
+ * called then.
+ */
+export function strike(world: World, fault: PlannedFault, reached: () => void): Promise<void> {
+  return STRIKES[fault.kind](world, fault, reached);
 }
 
-type Strike = (world: World, fault: PlannedFault) => Promise<void>;
+type Strike = (world: World, fault: PlannedFault, reached: () => void) => Promise<void>;
 
 const lasts = ({ seconds }: PlannedFault) => pause(seconds * 1_000);
 const processOf = ({ processes }: World, { place }: PlannedFault) => processes.get(place as ProcessName)!;
@@ -32,9 +35,10 @@ const stop: Strike = async (world, fault) => {
   if (processOf(world, fault).pid === pid) processOf(world, fault).signal("SIGCONT");
 };
 
-const point: Strike = async (world, fault) => {
+const point: Strike = async (world, fault, reached) => {
   const process = processOf(world, fault);
   await new Promise<void>((resolve) => process.arm(fault.point!, resolve));
+  reached();
   if (fault.seconds === 0) return;
   await lasts(fault);
   process.signal("SIGCONT");

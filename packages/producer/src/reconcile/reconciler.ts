@@ -147,7 +147,7 @@ export class Reconciler {
     if (look) this.#lookAt = now + LOOK_MS;
     // Not waited for: a start may mean a long listing.
     if (look) void this.#options.scheduler?.look();
-    if (look) await this.#refreshJobs();
+    if (look) await this.#lookForJobs();
     const workers = await liveWorkers(this.#redis);
     const slotsOf = (engines: string) => sum(workers.filter(runs(engines)).map(({ slots }) => slots));
 
@@ -198,6 +198,15 @@ export class Reconciler {
     this.#seen.clear();
     this.#unread.clear();
     this.#lookAt = 0;
+  }
+
+  /** Where the state root does not answer, the jobs that are known go on as they were: their shards' reports say what is wrong. */
+  async #lookForJobs(): Promise<void> {
+    try {
+      await this.#refreshJobs();
+    } catch (thrown) {
+      this.#options.log.warn({ err: asCapfleetError(thrown).message }, "jobs can't be listed");
+    }
   }
 
   async #refreshJobs(): Promise<void> {

@@ -104,7 +104,7 @@ test("shards are labelled, committed, reported and gone", async () => {
   consumer.start();
   await until("both results", async () => (await out.stat(layout.result(0))) && (await out.stat(layout.result(1))));
   await until("an empty queue", async () => Object.values(await left()).every((n) => n === 0));
-  const sums = { rows: 1, failed: 0, warned: 0, errors: {} };
+  const sums = expect.objectContaining({ rows: 1, failed: 0, warned: 0, errors: {} });
   const work = { rows: 1, seconds: expect.any(Number), pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
   expect((await reports()).sort((a, b) => a.shard - b.shard)).toEqual([
     { outcome: "committed", shard: 0, sums, work },
