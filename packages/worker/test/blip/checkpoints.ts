@@ -119,12 +119,11 @@ export async function readGolden(checkpoint: string): Promise<Golden[]> {
 /** uint8 RGB of the images that transformers saw, in the checkpoint's size, one after the other. */
 export async function readPixels(checkpoint: string, ids: readonly string[]): Promise<Uint8Array> {
   const { vision_config } = await readConfig(checkpoint);
-  const images = ids.map((id) =>
-    sharp(join(PIXELS, `${vision_config.image_size}`, `${id}.png`))
-      .removeAlpha()
-      .raw()
-      .toBuffer(),
-  );
+  // From memory: other tests of the same process may have had sharp set up so that it opens no path.
+  const images = ids.map(async (id) => {
+    const png = await readFile(join(PIXELS, `${vision_config.image_size}`, `${id}.png`));
+    return sharp(png).removeAlpha().raw().toBuffer();
+  });
   return Buffer.concat(await Promise.all(images));
 }
 
