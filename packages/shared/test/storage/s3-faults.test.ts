@@ -307,7 +307,7 @@ describe("conditional writes", () => {
   });
 
   test("a write that a proxy has sent twice has happened", async () => {
-    const store = await serve((request, response, number) => {
+    const store = await serve((_request, response, number) => {
       if (number === 0) return refuse(response, 412, "PreconditionFailed");
       const mark = server.requests[0]!.headers["x-amz-meta-capfleet-write"] as string;
       response.writeHead(200, { etag: '"e"', "x-amz-meta-capfleet-write": mark }).end();
