@@ -37,10 +37,16 @@ function installRedis() {
   say("no redis-server or valkey-server on PATH: the npm package redis-memory-server will be used");
 }
 
-/** A real S3 server for the storage tests: Ceph's RADOS Gateway. Without root those tests are skipped, and say so. */
+/**
+ * A real S3 server for the storage tests, Ceph's RADOS Gateway, and a real browser for the console's. Without root those
+ * tests are skipped, and say so.
+ */
 function installTestServers() {
-  if (process.env.CAPFLEET_TEST_S3_ENDPOINT || onPath("radosgw") || !canApt()) return;
-  apt(["radosgw", "ceph-mon", "ceph-osd", "ceph-common"]);
+  if (!canApt()) return;
+  if (!process.env.CAPFLEET_TEST_S3_ENDPOINT && !onPath("radosgw"))
+    apt(["radosgw", "ceph-mon", "ceph-osd", "ceph-common"]);
+  const browsers = ["chromium", "chromium-browser", "google-chrome"];
+  if (!process.env.CAPFLEET_TEST_CHROMIUM && !browsers.some(onPath)) apt(["chromium", "fonts-dejavu-core"]);
 }
 
 function canApt() {

@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 const steps: [name: string, command: string, ...args: string[]][] = [
   ["format and lint", "biome", "check", "--error-on-warnings", "."],
   ["types", "tsc", "--noEmit"],
+  ["the console's types", "tsc", "--noEmit", "-p", "packages/producer/src/console/web"],
   ["generated docs are fresh", "node", "scripts/docs.ts", "--check"],
   ["suites", "vitest", "run"],
 ];

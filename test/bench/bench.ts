@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- SUITE [--json]`: prints figures, measured here and now. With --json one JSON object per figure: name,
  * value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which `--full` takes all
- * layers; `datasets` is three suites in one.
+ * layers; `datasets` is three suites in one; `soak` takes 30 minutes, or `--minutes`.
  */
 import { parseArgs } from "node:util";
 import { apiFigures } from "./api.ts";
@@ -13,6 +13,8 @@ import { engineFigures } from "./engine.ts";
 import { inferFigures } from "./infer.ts";
 import { pipelineFigures } from "./pipeline.ts";
 import { planFigures } from "./plan.ts";
+import { queueFigures } from "./queue.ts";
+import { soakFigures } from "./soak.ts";
 
 export interface Figure {
   name: string;
@@ -21,12 +23,21 @@ export interface Figure {
 }
 
 const USAGE = `usage: npm run bench -- SUITE [--json]
-  engine [--model blip|blip2 [--full]]   datasets (datasets-in, datasets-out, capfilt)   api   infer   pipeline   plan`;
+  engine [--model blip|blip2 [--full]]   datasets (datasets-in, datasets-out, capfilt)   api   infer   pipeline   plan
+  queue   soak [--minutes 30]`;
 
 function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
-  const options = { json: { type: "boolean" }, model: { type: "string" }, full: { type: "boolean" } } as const;
+  const options = {
+    json: { type: "boolean" },
+    model: { type: "string" },
+    full: { type: "boolean" },
+    minutes: { type: "string" },
+  } as const;
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   const { json = false, full = false, model = "blip" } = values;
+  const minutes = Number(values.minutes ?? 30);
+  if (!(minutes > 0) || (values.minutes !== undefined && positionals[0] !== "soak"))
+    throw new Error("--minutes is soak's, and above 0");
   const suites: Record<string, () => Promise<Figure[]>> = {
     ...(values.model === undefined &&
       !full && {
@@ -38,6 +49,8 @@ function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
         infer: inferFigures,
         pipeline: pipelineFigures,
         plan: planFigures,
+        queue: queueFigures,
+        soak: () => soakFigures({ minutes }),
       }),
     ...(model === "blip" && !full && { engine: engineFigures }),
     ...(model === "blip2" && { engine: () => blip2Figures({ full }) }),

@@ -56,6 +56,7 @@ test("the document is OpenAPI 3.1 and has every route", () => {
         "GET /v1/jobs/{id}",
         "GET /v1/jobs/{id}/events",
         "GET /v1/jobs/{id}/results",
+        "GET /v1/jobs/{id}/thumbnail",
         "POST /v1/infer",
         "POST /v1/plan",
       ],
@@ -63,7 +64,8 @@ test("the document is OpenAPI 3.1 and has every route", () => {
       ...["GET", "DELETE"].map((method) => `${method} /v1/schedules/{name}`),
       ...["run", "pause", "resume"].map((action) => `POST /v1/schedules/{name}/${action}`),
       ...["pause", "resume", "cancel", "retry"].map((action) => `POST /v1/jobs/{id}/${action}`),
-      ...["GET /v1/models", "GET /v1/fleet", "GET /healthz", "GET /readyz", "GET /metrics"],
+      ...["GET /v1/models", "GET /v1/fleet", "GET /v1/fleet/history", "GET /v1/fleet/wanted"],
+      ...["GET /healthz", "GET /readyz", "GET /metrics"],
     ].sort(),
   );
 });

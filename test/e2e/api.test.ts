@@ -260,6 +260,15 @@ describe("with a worker", () => {
     expect(models.models.find(({ name }) => name === "demo-vqa")).toMatchObject({ tasks: ["vqa"] });
     expect((await api.get("/healthz")).status).toBe(200);
     expect((await api.get("/readyz")).status).toBe(200);
+    const names = fleet.workers[0]!.engines.map(({ model }) => model).join(",");
+    await until("nothing to be wanted", async () => {
+      const { status, body } = await api.get<{ wanted_workers: number }>(`/v1/fleet/wanted?models=${names}`);
+      expect(status).toBe(200);
+      return body.wanted_workers === 0;
+    });
+    const misspelt = await api.get<AnswerError>("/v1/fleet/wanted?models=demo-captoin");
+    expect(misspelt).toMatchObject({ status: 422, body: { error: { code: "MODEL_NOT_FOUND" } } });
+    expect((await api.get("/v1/fleet/wanted?models=demo-vqa,")).status).toBe(400);
     const { body: figures } = await api.get<string>("/metrics");
     expect(figures).toMatch(/^capfleet_workers 1$/m);
     expect(Number(/^capfleet_rows_total\{outcome="labelled"\} (\d+)$/m.exec(figures)![1])).toBeGreaterThan(24);
@@ -293,7 +302,7 @@ test("Redis away: jobs are told of from object storage, the fleet is not, and re
   const page = await api.get<Jobs>("/v1/jobs?limit=5");
   expect(page.status).toBe(200);
   expect(page.body.jobs.length).toBe(5);
-  for (const path of ["/readyz", "/v1/fleet", "/metrics"]) {
+  for (const path of ["/readyz", "/v1/fleet", "/v1/fleet/wanted?models=demo-caption", "/metrics"]) {
     const answer = await api.get<AnswerError>(path);
     expect(answer).toMatchObject({ status: 503, body: { error: { code: "REDIS_UNREACHABLE", retryable: true } } });
   }

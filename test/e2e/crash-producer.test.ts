@@ -18,7 +18,7 @@ import { createSchedule } from "../../packages/producer/src/schedules/create.ts"
 import { ask } from "../../packages/producer/src/schedules/run.ts";
 import { Schedules } from "../../packages/producer/src/schedules/schedule.ts";
 import { contextOf, diesAt, leftovers, orphans, POINTS, pictures, producing } from "../support/crashes.ts";
-import { Sandbox, until } from "../support/processes.ts";
+import { type Running, Sandbox, until } from "../support/processes.ts";
 import { expectWhole } from "../support/rows.ts";
 
 vi.setConfig({ testTimeout: 300_000 });
@@ -31,6 +31,7 @@ let redis: Redis;
 let env: NodeJS.ProcessEnv;
 let context: Context;
 let captions: Map<string, string>;
+let worker: Running | undefined;
 
 beforeAll(async () => {
   sandbox = await Sandbox.create();
@@ -48,6 +49,13 @@ afterAll(async () => {
 const producerDyingAt = (point: (typeof POINTS)[number]) =>
   sandbox.producerWithoutApi({ ...env, CAPFLEET_FAULTS: `${point}=kill` });
 
+/** One worker for all tests, from the first that needs it on. */
+const work = () => {
+  if (!worker) worker = sandbox.worker(env);
+};
+
+const find = (name: string) => findModel(name, "int8", context.state, context.config, { stores: context.stores });
+
 /** Another producer, until `done`. It need not wait for the dead one's lease to run out. */
 async function goOn(done: () => Promise<unknown>): Promise<void> {
   await redis.del(keys.lease("reconciler"));
@@ -60,8 +68,8 @@ async function goOn(done: () => Promise<unknown>): Promise<void> {
 }
 
 test("killed as it withdraws the shards of a job that is paused: the others are withdrawn, and it goes on when resumed", async () => {
-  const { stores, state, states, config } = context;
-  const model = await findModel("demo-caption", "int8", state, config, { stores });
+  const { stores, states } = context;
+  const model = await find("demo-caption");
   const options = { out: sandbox.path("paused"), shardSize: 1 };
   const { request } = askedJob("caption", sandbox.path("in"), options, "fleet");
   const { file, out } = await createJob(request, [model], stores, states);
@@ -73,7 +81,7 @@ test("killed as it withdraws the shards of a job that is paused: the others are 
   expect(await queue.getWaitingCount()).toBe(2);
   await goOn(() => until("the others to be withdrawn", async () => (await queue.getWaitingCount()) === 0));
   await states.want(file.id, "run");
-  sandbox.worker(env);
+  work();
   await goOn(() => until("the job to finish", async () => (await states.find(file.id))!.ended, 120));
   await expectWhole(stores.at(out), 3);
   await until("its last shard to leave Redis", async () => (await leftovers(redis, file.id)).length === 0);
@@ -87,10 +95,12 @@ test.each(points)("killed at %s: the run is whole, once, and nothing is left ove
   const options = { out: root.uri, shardSize: 2, format: "parquet", incremental: true } as const;
   const asked = askedJob("caption", sandbox.path("in"), options, "fleet");
   const timing = { cron: "0 0 29 2 *", timeZone: "UTC" };
-  await createSchedule({ name, ...timing, command: [], asked }, context, Date.now(), { stores });
+  const given = { name, ...timing, command: [], asked, webhook: null };
+  await createSchedule(given, { state, stores, findModel: find }, Date.now());
   const schedules = new Schedules(state);
   await schedules.update(name, (schedule) => ask(schedule, Date.now()));
 
+  work();
   await diesAt(point, producerDyingAt(point));
   const ended = () =>
     until("the run to end", async () => {

@@ -60,7 +60,16 @@ async function begin(out: Store, shards: number): Promise<{ file: JobFile; end: 
   const { request } = askedJob("caption", list, options, "fleet");
   const { file } = await createJob(request, [model], context.stores, context.states);
   // What dead workers had in hand stays in the window until it is found stalled.
-  const many = { id: "many slots", host: "", pid: 0, version: "", engines: [model.ref], slots: shards, inFlight: [] };
+  const many = {
+    pricePerHour: null,
+    id: "many slots",
+    host: "",
+    pid: 0,
+    version: "",
+    engines: [model.ref],
+    slots: shards,
+    inFlight: [],
+  };
   await beat(redis, many);
   const beating = setInterval(() => beat(redis, many), HEARTBEAT_MS);
   const stop = producing(context);

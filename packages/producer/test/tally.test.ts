@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { layout, NO_WORK, ROLLUP_SHARDS } from "@capfleet/shared/contract";
+import { HISTOGRAM_BINS, layout, NO_WORK, ROLLUP_SHARDS } from "@capfleet/shared/contract";
 import { type Store, storesFromEnv } from "@capfleet/shared/storage";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Tally } from "../src/reconcile/tally.ts";
@@ -21,6 +21,8 @@ const result = (errors: number) =>
     .map((row) => `${JSON.stringify(row)}\n`)
     .join("");
 const ROW = { id: "b", image: "s3://b/b", error: { code: "IMAGE_EMPTY", message: "no bytes", retryable: false } };
+/** How many of the rows have a score of so many twentieths. */
+const scores = (counts: Record<number, number>) => Array.from({ length: HISTOGRAM_BINS }, (_, i) => counts[i] ?? 0);
 const WARNED = { id: "c", image: "s3://b/c", itm: 0.5, warnings: ["the text was cut"] };
 
 test("reports count once; the low-water mark follows the unbroken row", async () => {
@@ -44,7 +46,13 @@ test("results that nobody has reported are found and read", async () => {
   await store.put(layout.result(1), result(2));
   await store.put(layout.result(3), `${result(0)}${JSON.stringify(WARNED)}\n`);
   await tally.look();
-  expect(tally.sums).toEqual({ rows: 2 + 2 + 3 + 2, failed: 2, warned: 1, errors: { IMAGE_EMPTY: 2 } });
+  expect(tally.sums).toEqual({
+    rows: 2 + 2 + 3 + 2,
+    failed: 2,
+    warned: 1,
+    errors: { IMAGE_EMPTY: 2 },
+    scores: scores({ 10: 1, 19: 2 }),
+  });
   expect([tally.lowWater, tally.isCommitted(3)]).toEqual([2, true]);
 });
 
@@ -152,7 +160,10 @@ describe("of a job that is retried", () => {
     await store.put(layout.result(0), "not to be read");
     const after = new Tally(store, 1);
     await after.load();
-    expect([after.lowWater, after.sums]).toEqual([1, { rows: 1, failed: 0, warned: 1, errors: {} }]);
+    expect([after.lowWater, after.sums]).toEqual([
+      1,
+      { rows: 1, failed: 0, warned: 1, errors: {}, scores: scores({ 10: 1 }) },
+    ]);
   });
 });
 

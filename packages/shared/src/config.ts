@@ -49,6 +49,9 @@ const settingsSchema = z.object({
   CAPFLEET_GRACE_SECONDS: z.coerce.number().min(0).max(86_400).default(25),
   /** What an hour of a worker costs, in any currency. */
   CAPFLEET_PRICE_PER_HOUR: z.coerce.number().min(0).max(1e6).optional(),
+  /** Autoscaling: how long the work that is left should take, in seconds, and a new worker to its first shard. */
+  CAPFLEET_DRAIN_SECONDS: count(604_800).default(1_800),
+  CAPFLEET_STARTUP_SECONDS: count(86_400).default(180),
   /** Where `serve` listens; other than this machine's own address only where there are API keys. */
   CAPFLEET_HOST: z.string().min(1).default("127.0.0.1"),
   CAPFLEET_PORT: z.coerce.number().int().min(0).max(65_535).default(8484),
@@ -75,6 +78,7 @@ export interface Config {
   graceSeconds: number;
   /** Null: a worker has no price. */
   pricePerHour: number | null;
+  scale: { drainSeconds: number; startupSeconds: number };
   api: ApiConfig;
 }
 
@@ -101,6 +105,11 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   // Refused here, at the start, and not at the first point that a process passes.
   parseFaults(set.CAPFLEET_FAULTS ?? "");
   const settings = parsed.data;
+  const scale = { drainSeconds: settings.CAPFLEET_DRAIN_SECONDS, startupSeconds: settings.CAPFLEET_STARTUP_SECONDS };
+  if (scale.drainSeconds <= scale.startupSeconds) {
+    const message = `CAPFLEET_DRAIN_SECONDS: must be more than CAPFLEET_STARTUP_SECONDS, which is ${scale.startupSeconds}`;
+    throw new CapfleetError("INVALID_CONFIG", message);
+  }
   const home = homedir();
   const dataHome = set.XDG_DATA_HOME ?? join(home, ".local", "share");
   const cacheHome = set.XDG_CACHE_HOME ?? join(home, ".cache");
@@ -117,6 +126,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     httpsNetworks: settings.CAPFLEET_HTTPS_NETWORKS,
     graceSeconds: settings.CAPFLEET_GRACE_SECONDS,
     pricePerHour: settings.CAPFLEET_PRICE_PER_HOUR ?? null,
+    scale,
     api: {
       host: settings.CAPFLEET_HOST,
       port: settings.CAPFLEET_PORT,

@@ -28,3 +28,11 @@ test.each([
     expect.objectContaining({ code: "INVALID_CONFIG", message: expect.stringMatching(`^${name}: must be `) }),
   );
 });
+
+test("a drain that is over before a new worker has started is refused", () => {
+  expect(readConfig({}).scale).toEqual({ drainSeconds: 1_800, startupSeconds: 180 });
+  expect(readConfig({ CAPFLEET_DRAIN_SECONDS: "181" }).scale.drainSeconds).toBe(181);
+  expect(() => readConfig({ CAPFLEET_DRAIN_SECONDS: "180" })).toThrow(
+    expect.objectContaining({ code: "INVALID_CONFIG", message: expect.stringContaining("CAPFLEET_STARTUP_SECONDS") }),
+  );
+});

@@ -9,6 +9,7 @@ import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } fr
 import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
 import { InferConsumer } from "./dispatch/infer.ts";
+import { podOf, tellDeletionCost } from "./dispatch/pod.ts";
 import { EngineHost } from "./engine/host.ts";
 import { Isolation } from "./isolation/isolation.ts";
 import { prepareEngine } from "./models/prepare.ts";
@@ -89,16 +90,22 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
     pricePerHour,
     inFlight: [...consumer.inFlight.values()].map(({ job, shard, rows, failed }) => ({ job, shard, rows, failed })),
   });
+  const pod = podOf(process.env);
   const heart = setInterval(() => beat(redis, presence()).catch(() => {}), HEARTBEAT_MS);
   try {
     await beat(redis, presence());
     consumer.start();
     interactive.start();
+    if (pod) void tellDeletionCost(pod, { rows: () => consumer.rowsInHand, log, signal: stop });
     log.info({ id, models: engines.map(({ model, digest }) => `${model} ${digest}`), slots: options.slots }, "ready");
     await Promise.race([aborted(stop), host.ended]);
-    log.info({ graceSeconds: config.graceSeconds }, "stopping");
-    const graceMs = config.graceSeconds * 1_000;
-    await Promise.all([consumer.stop(graceMs), interactive.stop(graceMs)]);
+    const { graceSeconds } = config;
+    log.info({ graceSeconds, shards: consumer.inFlight.size, rows: consumer.rowsInHand }, "stopping");
+    const [givenBack] = await Promise.all([
+      consumer.stop(graceSeconds * 1_000),
+      interactive.stop(graceSeconds * 1_000),
+    ]);
+    log.info(givenBack, "stopped; shards given back, and their rows that were labelled and will be again");
   } finally {
     clearInterval(heart);
     await Promise.race([leave(redis, id).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);

@@ -23,6 +23,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   HOST_FORBIDDEN: 403,
   ROUTE_NOT_FOUND: 404,
   JOB_NOT_FOUND: 404,
+  ROW_NOT_FOUND: 404,
   SCHEDULE_NOT_FOUND: 404,
   METHOD_NOT_ALLOWED: 405,
   JOB_STATE: 409,
@@ -48,6 +49,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   NO_WORKER: 503,
   INFER_BUSY: 503,
   INFER_TIMEOUT: 504,
+  THUMBNAIL_TIMEOUT: 504,
   TOO_MANY_STREAMS: 429,
 };
 const SCOPE_STATUS = { usage: 400, row: 422, shard: 503, system: 500 } as const;

@@ -9,6 +9,8 @@ import {
 } from "@capfleet/shared/queues";
 import type { Redis } from "ioredis";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Target } from "../scale/policy.ts";
+import { isKnown, scaleOfSets } from "../scale/pools.ts";
 import type { Server } from "./api.ts";
 import { fromRedis } from "./redis.ts";
 
@@ -17,6 +19,7 @@ const HTTP_SECONDS = [0.005, 0.02, 0.1, 0.5, 2, 10];
 export class Metrics {
   readonly #registry = new Registry();
   readonly #redis: Redis;
+  readonly #target: Target;
   readonly #http = new Histogram({
     name: "capfleet_http_request_duration_seconds",
     help: "Time from a request to the end of its answer",
@@ -25,8 +28,10 @@ export class Metrics {
     registers: [this.#registry],
   });
 
-  constructor(redis: Redis) {
+  /** `target`: of autoscaling. */
+  constructor(redis: Redis, target: Target) {
     this.#redis = redis;
+    this.#target = target;
   }
 
   get contentType(): string {
@@ -47,6 +52,7 @@ export class Metrics {
     gauge(now, "capfleet_workers", "Live workers").set(workers.length);
     gauge(now, "capfleet_worker_slots", "Shards that they work on at once").set(sum(workers.map(({ slots }) => slots)));
     if (figures) addFigures(now, figures, workers);
+    if (figures) addScale(now, figures, workers, this.#target);
     return Registry.merge([now, this.#registry]).metrics();
   }
 }
@@ -79,6 +85,22 @@ function addFigures(registry: Registry, figures: FleetFigures, workers: readonly
     able.set({ engines }, workers.filter((worker) => servedSets(worker.engines).includes(engines)).length);
   }
   gauge(registry, "capfleet_reconciler_round_seconds", "What the reconciler's last round took").set(roundSeconds);
+}
+
+/** Where it is not known what is wanted, there is no sample: no alert or autoscaler may take it for 0. */
+function addScale(registry: Registry, figures: FleetFigures, workers: Presence[], target: Target): void {
+  const byEngines = (name: string, help: string) => gauge(registry, name, help, ["engines"]);
+  const wanted = byEngines("capfleet_wanted_workers", "Workers that should run, by the engines that the work needs");
+  const left = byEngines("capfleet_backlog_seconds", "Worker-seconds that what is left takes, where a rate is known");
+  const rate = byEngines("capfleet_rate_rows_per_worker_second", "Rows a second of one worker, as measured lately");
+  for (const { engines, rows, workerSeconds } of figures.backlog) {
+    if (workerSeconds > 0) rate.set({ engines }, rows / workerSeconds);
+  }
+  if (!isKnown(figures)) return;
+  for (const { engines, seconds, unknown, wanted: workersWanted } of scaleOfSets(figures, workers, target)) {
+    wanted.set({ engines }, workersWanted);
+    if (unknown === 0) left.set({ engines }, seconds);
+  }
 }
 
 const gauge = <T extends string>(registry: Registry, name: string, help: string, labelNames: T[] = []) =>

@@ -1,5 +1,5 @@
 /** What the API's answers look like. Times are ISO 8601, names are snake_case. */
-import { FORMATS, JOB_TASKS, precisionSchema, taskSchema } from "@capfleet/shared/contract";
+import { FORMATS, JOB_TASKS, pairSumsSchema, precisionSchema, sumsSchema, taskSchema } from "@capfleet/shared/contract";
 import { JOB_STATES } from "@capfleet/shared/queues";
 import * as z from "zod";
 import { errorSchema } from "./errors.ts";
@@ -24,6 +24,15 @@ export const jobSchema = z
       committed: count.meta({ description: "Rows in object storage" }),
       failed: count.meta({ description: "Rows with an error" }),
     }),
+    errors: z.record(z.string(), count).meta({ description: "Committed rows that failed, by code" }),
+    scores: sumsSchema.shape.scores.unwrap().nullable().meta({
+      description:
+        "How many of the committed rows' texts have which score, in equal parts of 0 to 1 (itc: of -1 to 1). Of captions and answers it is e^score, the geometric mean of their tokens' probabilities; null: there is none",
+    }),
+    pairs: z
+      .strictObject({ web: pairSumsSchema.strict(), synthetic: pairSumsSchema.strict() })
+      .nullable()
+      .meta({ description: "capfilt, filter: texts by origin, and how many have which probability to match" }),
     rate: z.number().nullable().meta({ description: "Rows per second over the last half minute" }),
     eta_seconds: z.number().nullable(),
     cost: z
@@ -91,8 +100,42 @@ export const fleetSchema = z
         rate_per_worker: z.number().nullable().meta({ description: "Rows a second of one worker, as measured lately" }),
       }),
     ),
+    autoscaling: z.array(
+      z.strictObject({
+        engines: z.string().meta({ description: "Digests of the engines that the work needs" }),
+        models: z.array(z.string()),
+        outstanding_records: count.meta({ description: "Planned and not committed, of jobs that run" }),
+        backlog_seconds: z
+          .number()
+          .nullable()
+          .meta({ description: "Worker-seconds that these take; null: nothing like it has been measured" }),
+        rate_per_worker: z.number().nullable().meta({ description: "Rows a second of one worker at this work" }),
+        wanted_workers: count.meta({ description: "For this set alone" }),
+      }),
+    ),
   })
   .meta({ id: "Fleet" });
+export type FleetView = z.infer<typeof fleetSchema>;
+
+export const wantedSchema = z
+  .strictObject({ wanted_workers: count.meta({ description: "Workers with these models, whatever there are" }) })
+  .meta({ id: "Wanted" });
+
+export const historySchema = z
+  .strictObject({
+    interval_seconds: count,
+    samples: z
+      .array(
+        z.strictObject({
+          at: z.iso.datetime(),
+          rows_per_second: z.number().meta({ description: "Rows of jobs that were labelled or failed" }),
+          workers: count,
+          backlog: count.meta({ description: "Records planned and not labelled" }),
+        }),
+      )
+      .meta({ description: "The oldest first; where no producer was at work there are none" }),
+  })
+  .meta({ id: "FleetHistory" });
 
 /** The answers that any route may give beside its own. */
 export const errorResponses = (...statuses: number[]) =>

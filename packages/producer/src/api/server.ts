@@ -10,6 +10,7 @@ import rateLimit from "@fastify/rate-limit";
 import fastify, { type FastifyError, type FastifyRequest, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import type { Context } from "../cli/context.ts";
+import { consoleRoutes } from "../console/routes.ts";
 import { InferClient } from "../infer/client.ts";
 import { KeyRing } from "../keys/key-ring.ts";
 import { Access, checkScope, isLoopback } from "./access.ts";
@@ -25,6 +26,7 @@ import { jobRoutes } from "./routes/jobs.ts";
 import { planRoutes } from "./routes/plan.ts";
 import { resultRoutes } from "./routes/results.ts";
 import { scheduleRoutes } from "./routes/schedules.ts";
+import { thumbnailRoutes } from "./routes/thumbnails.ts";
 import { JobViews } from "./views.ts";
 
 const BODY_BYTES = 1024 * 1024;
@@ -60,7 +62,7 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   const views = new JobViews(stores, states, redis);
   const infer = new InferClient(redis);
   const api: Api = { ...context, redis, views, feed: new JobFeed(views), infer };
-  const metrics = new Metrics(redis);
+  const metrics = new Metrics(redis, config.scale);
 
   const server = fastify({
     loggerInstance: log,
@@ -97,11 +99,13 @@ async function buildServer(context: Context, ring: KeyRing): Promise<Server> {
   await describeApi(server);
   jobRoutes(server, api);
   resultRoutes(server, api);
+  thumbnailRoutes(server, api);
   inferRoutes(server, api);
   planRoutes(server, api);
   scheduleRoutes(server, api);
   fleetRoutes(server, api);
   healthRoutes(server, api, metrics);
+  consoleRoutes(server);
   refuseOtherMethods(server, paths);
 
   server.addHook("preClose", async () => api.feed.close());

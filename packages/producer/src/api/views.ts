@@ -84,7 +84,7 @@ export class JobViews {
 }
 
 function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView {
-  const { planned, total, done, committed, failed, rate, etaSeconds, cost, waiting, reason } = progress;
+  const { planned, total, done, committed, failed, sums, rate, etaSeconds, cost, waiting, reason } = progress;
   return {
     id: state.id,
     state: progress.state,
@@ -96,6 +96,9 @@ function viewOf(state: JobState, { spec }: JobFile, progress: Progress): JobView
     format: spec.format,
     created_at: state.created,
     counts: { planned, total, done, committed, failed },
+    errors: sums.errors,
+    scores: sums.scores ?? null,
+    pairs: sums.pairs ?? null,
     rate,
     eta_seconds: etaSeconds,
     cost: cost && {

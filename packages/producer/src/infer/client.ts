@@ -9,6 +9,7 @@ import { randomUUID } from "node:crypto";
 import { CapfleetError, ERRORS, type ErrorCode } from "@capfleet/shared/contract";
 import {
   engineSet,
+  FEW_EVENTS,
   INFER_TIMEOUT_MS,
   type InferAnswer,
   type InferPayload,
@@ -30,8 +31,6 @@ import { Inbox } from "./inbox.ts";
 /** How often a waiting request looks whether there is still a worker for it, and how old that knowledge may be. */
 const WATCH_MS = 1_000;
 const REMEMBER_MS = 500;
-/** What BullMQ keeps of a queue's events, which nobody reads. */
-const MAX_EVENTS = 100;
 
 export interface InferOptions {
   /** How long an answer is waited for: at most MAX_INFER_TIMEOUT_MS. */
@@ -124,7 +123,7 @@ export class InferClient {
     const queue = new Queue<InferPayload>(inferQueue(set), {
       connection: this.#redis,
       prefix: redisPrefix(),
-      streams: { events: { maxLen: MAX_EVENTS } },
+      streams: FEW_EVENTS,
     });
     // Whoever asks gets the error of the command that failed.
     queue.on("error", () => {});

@@ -79,19 +79,20 @@ async function storedProgress(state: JobState, store: Store): Promise<Progress> 
   const still = { rate: null, etaSeconds: null, reason: state.reason };
   const summary = state.ended ? await readSummary(store) : null;
   if (summary) {
-    const { rows, failed, records } = summary;
+    const { rows, failed, records, errors, scores, pairs } = summary;
     const counts = { planned: records ?? rows, total: records, done: rows, committed: rows, failed };
-    return { ...still, ...counts, cost: summary.cost, state: summary.state, waiting: null };
+    const sums = { errors, scores, pairs };
+    return { ...still, ...counts, sums, cost: summary.cost, state: summary.state, waiting: null };
   }
   const tally = new Tally(store, state.retries);
   const [plan, planned] = await Promise.all([readPlan(store), readPlanned(store), tally.load()]);
-  const { rows, failed } = tally.sums;
+  const { rows, failed, errors, scores, pairs } = tally.sums;
   const word = state.intent === "run" ? (planned.shards === 0 ? "planning" : "running") : state.intent;
   const waiting = state.intent === "run" ? waitingFor(state) : null;
   const total = plan?.records ?? null;
   const counts = { planned: planned.records, total, done: rows, committed: rows, failed };
   const cost = costSoFar(state, tally, total);
-  return { ...still, ...counts, cost, state: state.ended ?? word, waiting };
+  return { ...still, ...counts, sums: { errors, scores, pairs }, cost, state: state.ended ?? word, waiting };
 }
 
 function waitingFor(state: JobState): string | null {

@@ -34,7 +34,7 @@ export async function endJob(
   // A producer that has just taken the job up may not have looked yet.
   const plan = tracker.plan ?? (await readPlan(store));
   const now = new Date();
-  const { rows, failed, warned, errors, pairs, files } = tally.sums;
+  const { rows, failed, warned, errors, scores, pairs, files } = tally.sums;
   if (file.spec.format !== "jsonl") await sweepData(store, files ?? 0);
   faultPoint("finisher.swept", id);
   const work = workSoFar(tracker.state, tally);
@@ -52,6 +52,7 @@ export async function endJob(
     failed,
     warned,
     errors,
+    ...(scores && { scores }),
     ...(pairs && { pairs }),
     ...(files && { files }),
     created: file.created,

@@ -2,7 +2,7 @@
 import type { Timed } from "@capfleet/shared/contract";
 
 /** After so much further work, what was measured counts half. By work, not by time: an idle fleet keeps its rate. */
-const HALF_LIFE_SECONDS = 1_200;
+export const HALF_LIFE_SECONDS = 1_200;
 
 /** `rows` / `workerSeconds` is a worker's rate. Both are 0 before anything is measured. */
 export class Lately {

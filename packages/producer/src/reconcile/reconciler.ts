@@ -9,7 +9,9 @@ import { asCapfleetError, type JobState } from "@capfleet/shared/contract";
 import { faultPoint } from "@capfleet/shared/faults";
 import type { Logger } from "@capfleet/shared/log";
 import {
+  addSample,
   connectRedis,
+  FEW_EVENTS,
   type FleetFigures,
   keys,
   liveWorkers,
@@ -30,9 +32,11 @@ import type { Stores } from "@capfleet/shared/storage";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { JobStates } from "../jobs/states.ts";
+import { backlogOf } from "../scale/load.ts";
+import { WorkRates } from "../scale/rates.ts";
 import type { Scheduler } from "../schedules/scheduler.ts";
 import { endJob } from "./finisher.ts";
-import { Lately } from "./lately.ts";
+import { FleetHistory } from "./history.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
 import { DeficitRoundRobin } from "./window.ts";
@@ -45,6 +49,8 @@ const RENEW_MS = 3_000;
 const LOOK_MS = 2_000;
 /** What the last round may take once the loop has been told to stop. */
 const STOP_MS = 2_000;
+/** So long nobody is told what the fleet has to do for a job that can't be read; then it does not count. */
+const UNREAD_MS = 300_000;
 const MIN_WINDOW = 8;
 const BULK = 500;
 
@@ -78,8 +84,10 @@ export class Reconciler {
   readonly #progress = new Map<string, Progress>();
   readonly #rows = { labelled: 0, failed: 0 };
   readonly #ended: FleetFigures["jobs"] = {};
-  /** By the engines that the work needs. */
-  readonly #lately = new Map<string, Lately>();
+  readonly #history = new FleetHistory();
+  readonly #rates: WorkRates;
+  /** Jobs that could not be read, and since when. */
+  readonly #unread = new Map<string, number>();
   #lookAt = 0;
   #wake = Promise.withResolvers<void>();
 
@@ -88,6 +96,7 @@ export class Reconciler {
     this.#redis = connectRedis(options.redisUrl, "patient");
     this.#ears = connectRedis(options.redisUrl, "patient");
     this.#lease = new Lease(this.#redis, "reconciler");
+    this.#rates = new WorkRates(options.states.store);
   }
 
   /** The last figures of a job that this reconciler looks after. */
@@ -156,29 +165,29 @@ export class Reconciler {
     }
     for (const [engines, here] of outstanding) await this.#fill(engines, here, slotsOf(engines));
     for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
-    await writeFigures(this.#redis, this.#figures(outstanding, performance.now() - now));
+    const figures = this.#figures(outstanding, workers, performance.now() - now);
+    await writeFigures(this.#redis, figures);
+    const sample = this.#history.sample(figures, workers, Date.now());
+    if (sample) await addSample(this.#redis, sample);
     for (const [id, { state }] of this.#trackers) if (state.ended) await this.#forget(id);
   }
 
-  #figures(outstanding: ReadonlyMap<string, Outstanding>, roundMs: number): FleetFigures {
+  #figures(outstanding: ReadonlyMap<string, Outstanding>, workers: Presence[], roundMs: number): FleetFigures {
     const jobs: FleetFigures["jobs"] = { ...this.#ended };
-    const backlog = new Map(
-      [...outstanding].map(([engines, { count }]) => {
-        const { rows = 0, workerSeconds = 0 } = this.#lately.get(engines) ?? {};
-        return [engines, { jobs: 0, records: 0, shards: count, rows, workerSeconds }];
-      }),
-    );
-    for (const { id, engines, planned, state } of this.#trackers.values()) {
+    const trackers = [...this.#trackers.values()];
+    for (const { id, state } of trackers) {
       if (state.ended) this.#ended[state.ended] = (this.#ended[state.ended] ?? 0) + 1;
       const progress = this.#progress.get(id);
       if (progress) jobs[progress.state] = (jobs[progress.state] ?? 0) + 1;
-      const set = backlog.get(engines);
-      if (!set) continue;
-      set.jobs += 1;
-      set.records += Math.max(0, planned.records - (progress?.done ?? 0));
     }
-    const sets = [...backlog].map(([engines, set]) => ({ engines, ...set }));
-    return { jobs, rows: this.#rows, backlog: sets, roundSeconds: roundMs / 1_000 };
+    const doneOf = (job: string) => this.#progress.get(job)?.done ?? 0;
+    const backlog = [...outstanding].map(([engines, { count: shards }]) => {
+      const mine = trackers.filter((tracker) => tracker.engines === engines);
+      return backlogOf(engines, { trackers: mine, shards, workers, rates: this.#rates, doneOf });
+    });
+    const since = performance.now() - UNREAD_MS;
+    const unread = [...this.#unread.values()].filter((first) => first > since).length;
+    return { jobs, rows: this.#rows, backlog, roundSeconds: roundMs / 1_000, unread };
   }
 
   /** Another producer has the lease: its rounds count, ours would only repeat them. */
@@ -187,6 +196,7 @@ export class Reconciler {
     for (const tracker of this.#trackers.values()) tracker.stopWorking();
     this.#trackers.clear();
     this.#seen.clear();
+    this.#unread.clear();
     this.#lookAt = 0;
   }
 
@@ -211,12 +221,17 @@ export class Reconciler {
           if (!isMine(state)) await this.#giveUp(tracker);
         } else if (state && !state.ended && isMine(state)) {
           const opened = await JobTracker.open(state, stores);
+          // Nothing but a guess depends on it.
+          if (opened) await this.#rates.recall(opened.file.spec).catch(() => {});
           if (opened) this.#trackers.set(id, opened);
           else log.warn({ job: id, out: state.out }, "the output does not hold this job");
         }
         this.#seen.set(id, etag);
+        this.#unread.delete(id);
       } catch (thrown) {
-        log.warn({ job: id, err: asCapfleetError(thrown).message }, "job can't be read");
+        const { message, retryable } = asCapfleetError(thrown);
+        log.warn({ job: id, err: message }, "job can't be read");
+        if (retryable && !this.#unread.has(id)) this.#unread.set(id, performance.now());
       }
     }
   }
@@ -235,7 +250,7 @@ export class Reconciler {
       const reports = await takeReports(this.#redis, tracker.id);
       if (reports.length > 0) faultPoint("reconciler.reports.taken", tracker.id);
       tracker.absorb(reports, now);
-      this.#count(tracker.engines, reports);
+      this.#count(tracker, reports);
       if (reports.length === 0) break;
     }
     if (look) await tracker.tally.look();
@@ -268,14 +283,12 @@ export class Reconciler {
     await endJob(tracker, ended, tracker.fatal, this.#options.states);
   }
 
-  #count(engines: string, reports: readonly Report[]): void {
-    const lately = this.#lately.get(engines) ?? new Lately();
-    this.#lately.set(engines, lately);
+  #count({ file }: JobTracker, reports: readonly Report[]): void {
     for (const report of reports) {
       if (report.outcome !== "committed") continue;
       this.#rows.labelled += report.sums.rows - report.sums.failed;
       this.#rows.failed += report.sums.failed;
-      if (report.work) lately.add(report.work);
+      if (report.work) this.#rates.add(file.spec, report.work);
     }
   }
 
@@ -298,7 +311,8 @@ export class Reconciler {
     for (const tracker of this.#trackers.values()) {
       const { state, fatal } = tracker;
       if (tracker.engines !== engines || state.intent !== "run" || state.ended || fatal) continue;
-      const shards = tracker.next(room, here.byJob.get(tracker.id) ?? new Set(), now);
+      // One more than there is room for: a job that has just that much must not look as if it had nothing left.
+      const shards = tracker.next(room + 1, here.byJob.get(tracker.id) ?? new Set(), now);
       if (shards.length > 0) next.set(tracker.id, { tracker, shards });
     }
     const runnable = [...next.values()].map(({ tracker, shards }) => tracker.runnable(shards.length));
@@ -366,7 +380,11 @@ export class Reconciler {
   #queue(engines: string): Queue<WorkPayload> {
     const known = this.#queues.get(engines);
     if (known) return known;
-    const queue = new Queue<WorkPayload>(workQueue(engines), { connection: this.#redis, prefix: redisPrefix() });
+    const queue = new Queue<WorkPayload>(workQueue(engines), {
+      connection: this.#redis,
+      prefix: redisPrefix(),
+      streams: FEW_EVENTS,
+    });
     queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
     this.#queues.set(engines, queue);
     return queue;

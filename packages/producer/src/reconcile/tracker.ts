@@ -184,7 +184,7 @@ export class JobTracker {
   progress(workers: readonly Presence[], now: number): Progress {
     const mine = workers.flatMap(({ inFlight }) => inFlight.filter(({ job }) => job === this.id));
     const open = mine.filter(({ shard }) => !this.tally.isCommitted(shard));
-    const { rows, failed } = this.tally.sums;
+    const { rows, failed, errors, scores, pairs } = this.tally.sums;
     const total = this.plan?.records ?? null;
     const seen = rows + open.reduce((sum, shard) => sum + shard.rows, 0);
     const done = total === null ? seen : Math.min(seen, total);
@@ -199,6 +199,7 @@ export class JobTracker {
       done,
       committed: rows,
       failed: failed + open.reduce((sum, shard) => sum + shard.failed, 0),
+      sums: { errors, scores, pairs },
       rate,
       etaSeconds: eta,
       cost: costSoFar(this.state, this.tally, total),

@@ -1,8 +1,8 @@
 /** Some of a cleaned dataset's texts, with their pictures, to be looked at. */
 import { type InputRecord, layout, type Pair, type ResultRow } from "@capfleet/shared/contract";
-import { openImage } from "@capfleet/shared/datasets";
 import type { Store, Stores } from "@capfleet/shared/storage";
 import { readShardRows } from "../jobs/rows.ts";
+import { thumbnailOf } from "../pictures/thumbnail.ts";
 
 export interface Example {
   id: string;
@@ -19,9 +19,6 @@ const PER_KIND = 12;
 /** Results that are read in search of examples: what is rare may be missing. */
 const RESULTS_READ = 20;
 const THUMBNAIL = 160;
-const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
-/** It was decoded before, for its label; here it holds up the end of a job. */
-const DECODE_SECONDS = 20;
 
 /** From the job's first results. */
 export async function findExamples(store: Store, stores: Stores): Promise<Map<Kind, Example[]>> {
@@ -46,24 +43,16 @@ export async function findExamples(store: Store, stores: Stores): Promise<Map<Ki
   const examples = new Map<Kind, Example[]>();
   for (const [kind, all] of found) {
     const shown: Example[] = [];
-    for (const { record, pair } of all) shown.push({ id: record.id, pair, picture: await thumbnail(record, stores) });
+    for (const { record, pair } of all) shown.push({ id: record.id, pair, picture: await pictureOf(record, stores) });
     examples.set(kind, shown);
   }
   return examples;
 }
 
 /** Null where the image is gone, or is none that can be shown: the report is there all the same. */
-async function thumbnail(record: InputRecord, stores: Stores): Promise<string | null> {
+async function pictureOf(record: InputRecord, stores: Stores): Promise<string | null> {
   try {
-    const { body, size } = await openImage(record, stores);
-    if ((size ?? 0) > MAX_IMAGE_BYTES) return null;
-    const bytes = Buffer.concat(await Array.fromAsync(body));
-    // Only where there are pictures: it takes every command a tenth of a second to load.
-    const { default: sharp } = await import("@capfleet/shared/libvips");
-    const picture = sharp(bytes, { autoOrient: true })
-      .timeout({ seconds: DECODE_SECONDS })
-      .flatten({ background: "#ffffff" });
-    const jpeg = await picture.resize(THUMBNAIL, THUMBNAIL, { fit: "inside" }).jpeg({ quality: 75 }).toBuffer();
+    const jpeg = await thumbnailOf(record, THUMBNAIL, stores);
     return `data:image/jpeg;base64,${jpeg.toString("base64")}`;
   } catch {
     return null;

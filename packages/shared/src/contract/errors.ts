@@ -138,6 +138,12 @@ export const ERRORS = {
     what: "The job is not in a state in which that can be done.",
     fix: "See `capfleet status <job>`.",
   },
+  ROW_NOT_FOUND: {
+    scope: "usage",
+    retryable: false,
+    what: "The job has no such row, not yet, or none with a picture.",
+    fix: "Take a position from a page of the job's results.",
+  },
   RATE_UNKNOWN: {
     scope: "usage",
     retryable: false,
@@ -370,6 +376,12 @@ export const ERRORS = {
     what: "A worker died again and again on the same shard, at last with a process of its own for the records: it is not one of them that is to blame.",
     fix: "See the worker's log and its memory limit; the job tries on with growing pauses.",
   },
+  FLEET_UNKNOWN: {
+    scope: "system",
+    retryable: true,
+    what: "What the fleet has to do is not known at the moment: Redis was emptied, no producer has looked after the jobs for a minute, or the state of some can't be read.",
+    fix: "Try again in a few seconds. If it stays so, see the producer's log: a `capfleet serve` must be running and reach Redis and the state root.",
+  },
   NO_WORKER: {
     scope: "system",
     retryable: true,
@@ -387,6 +399,12 @@ export const ERRORS = {
     retryable: true,
     what: "An interactive request was not answered in its time, and was withdrawn.",
     fix: "Try again, or give it longer (`capfleet infer --timeout`); add workers if it stays so.",
+  },
+  THUMBNAIL_TIMEOUT: {
+    scope: "system",
+    retryable: true,
+    what: "A picture could not be fetched and made small in the time that one may take.",
+    fix: "Try again in a moment; many may be asked for at once, or its store may be slow.",
   },
   WORKER_START_FAILED: {
     scope: "system",

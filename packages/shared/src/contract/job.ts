@@ -1,6 +1,6 @@
 /** What a job is: the spec that a user submits, and the objects that keep it. */
 import * as z from "zod";
-import type { ResultRow } from "./record.ts";
+import { type ResultRow, scoresOf } from "./record.ts";
 import { jobTaskSchema, jobTaskSpecSchema } from "./task.ts";
 import { costSchema, workSchema } from "./work.ts";
 
@@ -138,6 +138,8 @@ export const sumsSchema = z.object({
   failed: z.number().int(),
   warned: z.number().int().default(0),
   errors: z.record(z.string(), z.number().int()),
+  /** Tasks whose rows have scores (see `scoresOf`): how many have which, in equal parts of 0 to 1; 1 itself is in the last. */
+  scores: z.array(z.number().int()).length(HISTOGRAM_BINS).optional(),
   /** capfilt, filter. */
   pairs: z.object({ web: pairSumsSchema, synthetic: pairSumsSchema }).optional(),
   /** Jobs with a format beside JSONL: the files that the rows name, one a shard that has labelled rows. */
@@ -187,17 +189,22 @@ export const addSums = (a: Sums, b: Sums): Sums => {
   const errors = { ...a.errors };
   for (const [code, n] of Object.entries(b.errors)) errors[code] = (errors[code] ?? 0) + n;
   const pairs = a.pairs && b.pairs ? addPairs(a.pairs, b.pairs) : (a.pairs ?? b.pairs);
+  const scores = a.scores && b.scores ? addBins(a.scores, b.scores) : (a.scores ?? b.scores);
   const sums = { rows: a.rows + b.rows, failed: a.failed + b.failed, warned: a.warned + b.warned, errors };
   const files = (a.files ?? 0) + (b.files ?? 0);
-  return { ...sums, ...(pairs && { pairs }), ...(files > 0 && { files }) };
+  return { ...sums, ...(scores && { scores }), ...(pairs && { pairs }), ...(files > 0 && { files }) };
 };
 
 type Pairs = NonNullable<Sums["pairs"]>;
-const noPairs = (): PairSums => ({ kept: 0, dropped: 0, histogram: Array<number>(HISTOGRAM_BINS).fill(0) });
+const noBins = () => Array<number>(HISTOGRAM_BINS).fill(0);
+/** A similarity may come out of its range by a rounding error. */
+const binOf = (value: number) => Math.max(0, Math.min(HISTOGRAM_BINS - 1, Math.floor(value * HISTOGRAM_BINS)));
+const addBins = (a: number[], b: number[]) => a.map((count, i) => count + b[i]!);
+const noPairs = (): PairSums => ({ kept: 0, dropped: 0, histogram: noBins() });
 const addOrigin = (a: PairSums, b: PairSums): PairSums => ({
   kept: a.kept + b.kept,
   dropped: a.dropped + b.dropped,
-  histogram: a.histogram.map((count, i) => count + b.histogram[i]!),
+  histogram: addBins(a.histogram, b.histogram),
 });
 const addPairs = (a: Pairs, b: Pairs): Pairs => ({
   web: addOrigin(a.web, b.web),
@@ -207,9 +214,10 @@ const addPairs = (a: Pairs, b: Pairs): Pairs => ({
 export const NO_SUMS: Sums = { rows: 0, failed: 0, warned: 0, errors: {} };
 
 /** Of the rows of one shard. */
-export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings" | "pairs" | "data">>): Sums {
+export function sumRows(rows: Iterable<Omit<ResultRow, "id" | "image">>): Sums {
   const sums: Sums = { ...NO_SUMS, errors: {} };
-  for (const { error, warnings, pairs, data } of rows) {
+  for (const row of rows) {
+    const { error, warnings, pairs, data } = row;
     sums.rows += 1;
     if (warnings) sums.warned += 1;
     if (data) sums.files = 1;
@@ -217,7 +225,13 @@ export function sumRows(rows: Iterable<Pick<ResultRow, "error" | "warnings" | "p
     for (const { origin, itm, kept } of pairs ?? []) {
       const counts = sums.pairs![origin];
       counts[kept ? "kept" : "dropped"] += 1;
-      counts.histogram[Math.min(HISTOGRAM_BINS - 1, Math.floor(itm * HISTOGRAM_BINS))]! += 1;
+      counts.histogram[binOf(itm)]! += 1;
+    }
+    if (!pairs) {
+      for (const score of scoresOf(row)) {
+        sums.scores ??= noBins();
+        sums.scores[binOf(score)]! += 1;
+      }
     }
     if (!error) continue;
     sums.failed += 1;

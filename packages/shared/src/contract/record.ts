@@ -105,6 +105,20 @@ export const resultRowSchema = z.object({
 });
 export type ResultRow = z.infer<typeof resultRowSchema>;
 
+/**
+ * What a row's texts scored, each from 0 to 1: of captions and answers the geometric mean of their tokens' probabilities, of
+ * itm and of texts that are cleaned the probability to match, of itc the cosine similarity, from -1 to 1, as a part of that. Rows
+ * with `scores`, of many texts that compete, have none.
+ */
+export function scoresOf(row: Omit<ResultRow, "id" | "image">): number[] {
+  const { score, answers, itm, itc, pairs } = row;
+  if (answers) return answers.map((answer) => Math.exp(answer.score));
+  if (score !== undefined) return [Math.exp(score)];
+  if (pairs) return pairs.map((pair) => pair.itm);
+  if (itm !== undefined) return [itm];
+  return itc === undefined ? [] : [(itc + 1) / 2];
+}
+
 /** Whether a row is to be done again once its job has been retried so many times: it failed, may succeed, and was not yet. */
 export const needsRetry = ({ error }: Pick<ResultRow, "error">, retries: number): boolean =>
   error?.retryable === true && (error.attempt ?? 1) <= retries;

@@ -19,6 +19,9 @@ export const workQueue = (engines: string) => `work.${engines}`;
 /** The queue of interactive requests for exactly these engines. */
 export const inferQueue = (engines: string) => `infer.${engines}`;
 
+/** BullMQ keeps the last 10,000 events of each queue, a megabyte, where it is not told otherwise; nobody here reads any. */
+export const FEW_EVENTS = { events: { maxLen: 100 } };
+
 /** A shard's id in its queue; derived, so that adding the same shard twice is one job. BullMQ forbids `:`. */
 export const shardJobId = (job: string, shard: number) => `${job}.${shard}`;
 export const parseShardJobId = (id: string): { job: string; shard: number } | null => {
@@ -44,6 +47,8 @@ export const keys = {
   inferInbox: (asker: string) => `${redisPrefix()}:infer:inbox:${asker}`,
   /** The reconciler's last word on the fleet; expires. */
   figures: () => `${redisPrefix()}:figures`,
+  /** A list of the fleet's figures, one every few seconds of the last hour. */
+  history: () => `${redisPrefix()}:history`,
   lease: (name: string) => `${redisPrefix()}:lease:${name}`,
   /** A channel: something changed, look now. */
   wake: () => `${redisPrefix()}:wake`,

@@ -1,6 +1,7 @@
 /** A job's live figures, as the reconciler last saw them. Kept in Redis for `status` and `watch`, for a minute. */
 import type { Redis } from "ioredis";
 import * as z from "zod";
+import { sumsSchema } from "../contract/job.ts";
 import { costSchema } from "../contract/work.ts";
 import { keys } from "./names.ts";
 
@@ -15,6 +16,8 @@ export const progressSchema = z.object({
   done: z.number().int(),
   committed: z.number().int(),
   failed: z.number().int(),
+  /** What the committed rows hold. */
+  sums: sumsSchema.pick({ errors: true, scores: true, pairs: true }).default({ errors: {} }),
   /** Rows per second over the last half minute; null before there is one. */
   rate: z.number().nullable(),
   etaSeconds: z.number().nullable(),

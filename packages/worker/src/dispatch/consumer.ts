@@ -57,6 +57,9 @@ export class Consumer {
   readonly #clock = new WorkClock();
   readonly #machine: Machine;
   readonly #log: Logger;
+  /** Aborted, with a Stopping, as soon as the worker is told to stop. */
+  readonly #leaving = new AbortController();
+  readonly #givenBack = { shards: 0, rows: 0 };
 
   constructor(engines: EngineRef[], slots: number, { redis, context, isolation, machine, log }: ConsumerParts) {
     this.#redis = redis;
@@ -74,9 +77,19 @@ export class Consumer {
     this.#listener.start();
   }
 
-  /** Takes no more shards, gives those in work `graceMs` to finish, puts the rest back, and returns. */
-  stop(graceMs: number): Promise<void> {
-    return this.#listener.stop(graceMs);
+  /**
+   * Takes no more shards, puts those back that wait here for a slot, gives those in work `graceMs` to finish, and puts the
+   * rest back. Returns how many were put back in the middle, and their labelled rows, which will be labelled again.
+   */
+  async stop(graceMs: number): Promise<{ shards: number; rows: number }> {
+    this.#leaving.abort(new Stopping());
+    await this.#listener.stop(graceMs);
+    return this.#givenBack;
+  }
+
+  /** Rows that are labelled and not committed: so much is lost with this worker. */
+  get rowsInHand(): number {
+    return [...this.inFlight.values()].reduce((sum, { rows }) => sum + rows, 0);
   }
 
   /** After Redis was emptied, a shard that is still being worked on here may come again: it is the same work. */
@@ -84,9 +97,27 @@ export class Consumer {
     const id = job.id!;
     const same = this.#running.get(id);
     if (same) return same;
-    const work = this.#slots(() => this.#work(job)).finally(() => this.#running.delete(id));
+    const work = this.#inTurn(() => this.#work(job)).finally(() => this.#running.delete(id));
     this.#running.set(id, work);
     return work;
+  }
+
+  /** With several queues more shards may be taken than there are slots. */
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    this.#leaving.signal.throwIfAborted();
+    const done = Promise.withResolvers<void>();
+    const turn = new Promise<void>((begin) => {
+      void this.#slots(() => {
+        begin();
+        return done.promise;
+      });
+    });
+    try {
+      await orAborted(turn, this.#leaving.signal);
+      await work();
+    } finally {
+      done.resolve();
+    }
   }
 
   async #work(job: Job<WorkPayload>): Promise<void> {
@@ -105,7 +136,11 @@ export class Consumer {
       }
       faultPoint("worker.report.after", shard);
     } catch (thrown) {
-      if (thrown instanceof Stopping) throw thrown;
+      if (thrown instanceof Stopping) {
+        this.#givenBack.shards += 1;
+        this.#givenBack.rows += progress.rows;
+        throw thrown;
+      }
       const { code, message, stack } = asCapfleetError(thrown);
       this.#log.warn({ job: jobId, shard, code, err: message, ...(code === "INTERNAL" && { stack }) }, "shard error");
       await sendReport(this.#redis, jobId, { outcome: "failed", shard, code, message });

@@ -107,10 +107,9 @@ const table = async (key: string) =>
   parquetReadObjects({ file: await asyncBufferFromFile(join(folder, "out", key)), columns: ["id", "caption"] });
 
 test("a job of JSONL has no data file", async () => {
-  expect(await run("jsonl", good)).toEqual({
-    outcome: "committed",
-    sums: { rows: 4, failed: 0, warned: 0, errors: {} },
-  });
+  const result = await run("jsonl", good);
+  expect(result).toMatchObject({ outcome: "committed", sums: { rows: 4, failed: 0, warned: 0 } });
+  expect(result).not.toHaveProperty("sums.files");
   expect(await files()).toEqual([]);
   expect(await rows()).not.toContainEqual(expect.objectContaining({ data: expect.anything() }));
 });

@@ -43,6 +43,7 @@ const answerSchema = z
     assumed: z.array(z.string()).meta({ description: "Sentences" }),
   })
   .meta({ id: "Plan" });
+export type PlanView = z.infer<typeof answerSchema>;
 
 export function planRoutes(server: Server, { state, stores, config }: Api): void {
   server.post("/v1/plan", {

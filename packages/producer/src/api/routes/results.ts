@@ -1,35 +1,17 @@
 /** What a job makes: its progress as events, its rows in pages or as one stream. */
 import { Readable } from "node:stream";
-import { pairSchema, resultRowSchema } from "@capfleet/shared/contract";
 import * as z from "zod";
 import { checkSelection, resultShards, type Selection, selected } from "../../jobs/results.ts";
 import type { Api, Server } from "../api.ts";
 import type { Step } from "../feed.ts";
+import { POSITION, rowPage, rowPageSchema } from "../row-pages.ts";
 import { errorResponses, fields, jobSchema, pageLimit } from "../schemas.ts";
 import type { Found } from "../views.ts";
 
-/** Where a page has had to look at so many shards, it is shorter than it might be. */
-const MAX_SHARDS_READ = 50;
-
 const params = z.object({ id: z.string().meta({ description: "The job's id" }) });
 const flag = z.enum(["", "true", "false"]).default("false");
+const score = z.coerce.number().min(0).max(1);
 const isSet = (given: z.infer<typeof flag>) => given !== "false";
-const CURSOR = /^(\d{1,12})\.(\d{1,9})$/;
-
-// JSON as a schema that refers to itself is one that documents can't hold.
-const kept = z.record(z.string(), z.unknown()).optional();
-const keptSchema = pairSchema.extend({ ...resultRowSchema.pick({ id: true, image: true, member: true }).shape, kept });
-const wholeSchema = resultRowSchema.extend({ kept });
-const rowSchema = z.union([keptSchema.strict(), wholeSchema]).meta({ id: "Row" });
-const rowPageSchema = z
-  .strictObject({
-    rows: z.array(rowSchema),
-    next_cursor: z.string().nullable().meta({
-      description:
-        "Where the next page begins, also if its rows are still to come; null: the job has ended, and these are its last rows",
-    }),
-  })
-  .meta({ id: "RowPage" });
 
 export function resultRoutes(server: Server, { views, feed }: Api): void {
   server.get("/v1/jobs/:id/events", {
@@ -60,14 +42,26 @@ export function resultRoutes(server: Server, { views, feed }: Api): void {
     schema: {
       summary: "A job's rows, in input order",
       description:
-        "Of a job that is at work: as far as no shard is missing. A page may be shorter than `limit`. `download` streams all rows that are there as JSONL, and takes neither `limit` nor `cursor`.",
+        "Of a job that is at work: as far as no shard is missing. A page may be shorter than `limit`. `download` streams all rows that are there as JSONL, and looks at `errors` and `kept` alone.",
       tags: ["jobs"],
       params,
       querystring: fields({
         limit: pageLimit(1_000, 100),
-        cursor: z.string().regex(CURSOR, "must be a page's next_cursor").optional(),
+        cursor: z.string().regex(POSITION, "must be a page's next_cursor").optional(),
         errors: flag.meta({ description: "Only rows that failed" }),
         kept: flag.meta({ description: "capfilt, filter: only the texts that were kept" }),
+        code: z.string().max(100).optional().meta({ description: "Only rows that failed with this code" }),
+        search: z
+          .string()
+          .min(1)
+          .max(200)
+          .optional()
+          .meta({ description: "Only rows that have it in a text, their id or image" }),
+        min_score: score
+          .optional()
+          .meta({ description: "Only rows with such a score, as the job's `scores` count them" }),
+        max_score: score.optional().meta({ description: "Scores are below it; 1: or equal" }),
+        texts: flag.meta({ description: "With what was asked of the images" }),
         download: flag.meta({ description: "As one stream of JSON lines" }),
       }),
       response: {
@@ -86,35 +80,16 @@ export function resultRoutes(server: Server, { views, feed }: Api): void {
       const selection = { errors: isSet(query.errors), kept: isSet(query.kept) };
       checkSelection(found.file.id, found.file.spec.task, selection);
       if (!isSet(query.download)) {
-        const [, shard = "0", line = "0"] = CURSOR.exec(query.cursor ?? "") ?? [];
-        const from = { shard: Number(shard), line: Number(line) };
-        return reply.type("application/json").send(await pageOf(found, selection, from, query.limit));
+        const { limit, cursor = null, code = null, search = null, min_score: min, max_score: max } = query;
+        const score = min === undefined && max === undefined ? null : { from: min ?? 0, to: max ?? 1 };
+        const filter = { code, search, score };
+        const page = await rowPage(found, { selection, filter, cursor, limit, texts: isSet(query.texts) });
+        return reply.type("application/json").send(page);
       }
       reply.header("content-disposition", `attachment; filename="${id}.jsonl"`).type("application/x-ndjson");
       return reply.send(Readable.from(download(found, selection)) as never);
     },
   });
-
-  async function pageOf(found: Found, selection: Selection, from: { shard: number; line: number }, limit: number) {
-    const rows: z.infer<typeof rowSchema>[] = [];
-    // Read before the results: those of a job that had ended by then are all there.
-    const { ended } = found.state;
-    const next = { ...from };
-    let read = 0;
-    for await (const { shard, lines: all } of resultShards(found.store, from.shard)) {
-      const lines = selected(found.file.spec.task, all, selection);
-      if (shard !== next.shard && !ended) break;
-      if (shard !== next.shard) next.line = 0;
-      const some = lines.slice(next.line, next.line + limit - rows.length);
-      rows.push(...some.map((line) => rowSchema.parse(JSON.parse(line))));
-      read += 1;
-      const isThrough = next.line + some.length >= lines.length;
-      next.line = isThrough ? 0 : next.line + some.length;
-      next.shard = isThrough ? shard + 1 : shard;
-      if (rows.length === limit || read === MAX_SHARDS_READ) return { rows, next_cursor: `${next.shard}.${next.line}` };
-    }
-    return { rows, next_cursor: ended ? null : `${next.shard}.${next.line}` };
-  }
 }
 
 async function* asEvents(steps: AsyncIterable<Step>): AsyncGenerator<string> {

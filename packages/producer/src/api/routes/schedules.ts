@@ -64,7 +64,7 @@ const scheduleSchema = z
       .meta({ description: "The newest first, the last 20" }),
   })
   .meta({ id: "Schedule" });
-type ScheduleView = z.infer<typeof scheduleSchema>;
+export type ScheduleView = z.infer<typeof scheduleSchema>;
 type RunView = ScheduleView["runs"][number];
 
 /** Of one that there is; null where nothing changes. */
