@@ -14,7 +14,8 @@ const PREFIX = `cf${process.pid}`;
 export class Namespaces {
   /** Where processes in all of them reach this side. */
   readonly address: string;
-  readonly #cables = new Map<string, { namespace: string; device: string }>();
+  /** By a process's name that of its namespace, which is also that of its cable's end on this side. */
+  readonly #cables = new Map<string, string>();
 
   private constructor(address: string) {
     this.address = address;
@@ -26,7 +27,7 @@ export class Namespaces {
     const net = `198.${18 + ((process.pid >> 8) % 2)}.${process.pid % 256}`;
     const made = new Namespaces(`${net}.1`);
     try {
-      for (const [i, name] of names.entries()) await made.#lay(name, `${PREFIX}n${i}`, `${net}.${4 * i}`);
+      for (const [i, name] of names.entries()) await made.#lay(name, `${PREFIX}n${i}`, (n) => `${net}.${4 * i + n}`);
     } catch (thrown) {
       await made.remove();
       throw thrown;
@@ -35,11 +36,9 @@ export class Namespaces {
   }
 
   /** A cable: `device` on this side, `eth0` on the other. Each has a network of four addresses. */
-  async #lay(name: string, device: string, network: string): Promise<void> {
-    const [first, second, third, fourth] = network.split(".").map(Number) as [number, number, number, number];
-    const address = (n: number) => `${first}.${second}.${third}.${fourth + n}`;
+  async #lay(name: string, device: string, address: (n: number) => string): Promise<void> {
     await ip("netns", "add", device);
-    this.#cables.set(name, { namespace: device, device });
+    this.#cables.set(name, device);
     await ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", device);
     await ip("addr", "add", `${address(1)}/30`, "dev", device);
     await ip("link", "set", device, "up");
@@ -51,22 +50,21 @@ export class Namespaces {
 
   /** What a command line begins with that runs in there. */
   enter(name: string): string[] {
-    return ["ip", "netns", "exec", this.#cables.get(name)!.namespace];
+    return ["ip", "netns", "exec", this.#cables.get(name)!];
   }
 
   async cut(name: string): Promise<void> {
-    await ip("link", "set", this.#cables.get(name)!.device, "down");
+    await ip("link", "set", this.#cables.get(name)!, "down");
   }
 
   async mend(name: string): Promise<void> {
-    await ip("link", "set", this.#cables.get(name)!.device, "up");
+    await ip("link", "set", this.#cables.get(name)!, "up");
   }
 
   /** The cables go with their namespaces. */
   async remove(): Promise<void> {
     const there = await readdir("/run/netns").catch((): string[] => []);
-    for (const { namespace } of this.#cables.values())
-      if (there.includes(namespace)) await ip("netns", "del", namespace);
+    for (const namespace of this.#cables.values()) if (there.includes(namespace)) await ip("netns", "del", namespace);
     this.#cables.clear();
   }
 }

@@ -180,7 +180,7 @@ describe.skipIf("skipped" in s3)("in trouble", () => {
       crashes: 0,
     };
     expect(JSON.parse(stdout)).toMatchObject({ seed: 1, faults: 6, records: 600, rows: 600, problems: 0, ...nothing });
-  });
+  }, 400_000);
 });
 
 test("faults at random are the same for the same seed: each kind once before one comes again, and rows after each", () => {

@@ -8,6 +8,9 @@ import { type Job, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import { Stopping } from "./stopping.ts";
 
+/** BullMQ asks a Redis that refuses writes again at once: what it says each time is logged once in so long. */
+const REPEAT_MS = 10_000;
+
 export interface ListenerOptions {
   redis: Redis;
   /** Jobs of each queue that are taken at once. */
@@ -24,6 +27,8 @@ export class Listener<Payload> {
   readonly #running = new Set<Promise<void>>();
   readonly #stopping = new AbortController();
   readonly #log: Logger;
+  /** What has been logged, and when last. */
+  readonly #warned = new Map<string, number>();
 
   /** `take` sees a job to its end; once `signal` is aborted it throws its reason as soon as it can. */
   constructor(queues: readonly string[], take: (job: Job<Payload>) => Promise<void>, options: ListenerOptions) {
@@ -43,7 +48,7 @@ export class Listener<Payload> {
         removeOnFail: { count: 0 },
         autorun: false,
       });
-      worker.on("error", (error) => log.warn({ err: error.message }, "queue"));
+      worker.on("error", (error) => this.#warn(error.message));
       return worker;
     });
   }
@@ -66,6 +71,14 @@ export class Listener<Payload> {
     await finished;
     clearTimeout(timer);
     await Promise.all(this.#workers.map((worker) => worker.close()));
+  }
+
+  #warn(err: string): void {
+    const now = performance.now();
+    for (const [text, at] of this.#warned) if (now - at > REPEAT_MS) this.#warned.delete(text);
+    if (this.#warned.has(err)) return;
+    this.#warned.set(err, now);
+    this.#log.warn({ err }, "queue");
   }
 
   async #process(job: Job<Payload>, token: string | undefined): Promise<void> {

@@ -30,8 +30,10 @@ let out: Store;
 let consumer: Consumer;
 /** In the isolated process. */
 let places = 0;
+let warnings: unknown[];
 
 beforeEach(async () => {
+  warnings = [];
   sandbox = await Sandbox.create();
   redis = connectRedis((await sandbox.redis()).url, "patient");
   queue = new Queue(workQueue(engine.digest), { connection: redis, prefix: redisPrefix() });
@@ -76,6 +78,7 @@ function consume(label: ShardContext["label"], isolated = label, engines = [engi
   };
   const machine = { pricePerHour: 1.5, device: "cpu", cpu: "a CPU" };
   const log = createLog("test", "silent");
+  log.warn = (...said: unknown[]) => void warnings.push(said);
   consumer = new Consumer(engines, slots, { redis, context, isolation, machine, log });
 }
 
@@ -234,4 +237,17 @@ test("a shard in the words of another version is left alone: the reconciler hand
   expect(labelled).toEqual(["1"]);
   expect(await counted()).toEqual({});
   expect((await reports()).map(({ outcome, shard }) => [outcome, shard])).toEqual([["committed", 1]]);
+});
+
+test("a Redis that is out of memory fills no log, and the shards go on when it has some", async () => {
+  consume(async () => ({ caption: "x", score: 0 }));
+  await add(0);
+  await redis.config("SET", "maxmemory", "1");
+  consumer.start();
+  const refused = async () => Number(/errorstat_OOM:count=(\d+)/.exec(await redis.info("errorstats"))?.[1] ?? 0);
+  await until("many refusals", async () => (await refused()) > 100);
+  expect(warnings.length).toBeGreaterThan(0);
+  expect(warnings.length).toBeLessThan(10);
+  await redis.config("SET", "maxmemory", "0");
+  await until("the result", () => out.stat(layout.result(0)));
 });
