@@ -3,6 +3,8 @@ import { defineConfig } from "vitest/config";
 // Files share the two processes that run them: what they import is loaded twice and not eighty times.
 const common = { pool: "forks", isolate: false, testTimeout: 60_000, hookTimeout: 60_000 } as const;
 
+const PIXELS = "packages/worker/test/pixels/*.test.ts";
+
 export default defineConfig({
   test: {
     // A real S3 server for everything that talks to one; says SKIPPED, and why, where there can be none.
@@ -11,8 +13,15 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { ...common, name: "unit", include: ["packages/*/test/**/*.test.ts", "test/parity/*.test.ts"] },
+        test: {
+          ...common,
+          name: "unit",
+          include: ["packages/*/test/**/*.test.ts", "test/parity/*.test.ts"],
+          exclude: [PIXELS],
+        },
       },
+      // libvips is set up once a process, and these look at that: each file has one of its own.
+      { extends: true, test: { ...common, name: "pixels", include: [PIXELS], isolate: true } },
       // Whole processes, which wait for one another more than they compute: after the others, two files at a time as well.
       {
         extends: true,
