@@ -19,10 +19,14 @@ const LEAST_JOBS = 3;
 const FORMATS = ["jsonl", "webdataset", "parquet"] as const;
 const CALM_SECONDS = 120;
 
-/** A row but for the record's id and the file that holds it. */
-export type Answer = Omit<ResultRow, "id" | "data">;
+/**
+ * A row but for the record's id and the file that holds it. Of an error only the code: what libvips says of a broken file is not
+ * always the same.
+ */
+export type Answer = Omit<ResultRow, "id" | "data" | "error"> & { error?: string };
 
-export const answerOf = ({ id: _, data: __, ...answer }: ResultRow): Answer => answer;
+export const answerOf = ({ id: _, data: __, error, ...answer }: ResultRow): Answer =>
+  error ? { ...answer, error: error.code } : answer;
 
 export class Corpus {
   /** By the image's name. */
@@ -58,7 +62,7 @@ export class Corpus {
     };
     await until("the job without faults", isEnded, CALM_SECONDS);
     for (const row of await job.rowsOf(0)) this.answers.set(row.image!, answerOf(row));
-    const codes = [...this.answers.values()].flatMap(({ error }) => error?.code ?? []).sort();
+    const codes = [...this.answers.values()].flatMap(({ error }) => error ?? []).sort();
     if (
       job.ended !== "finished" ||
       this.answers.size !== this.names.length ||
