@@ -23,9 +23,12 @@ function installPackages() {
   const stamp = join(root, "node_modules", ".capfleet-setup");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
 
-  const [, pnpm] = readFileSync(join(root, "pnpm-workspace.yaml"), "utf8").match(/^ {2}pnpm: (\S+)$/m);
+  const versions = readFileSync(join(root, "pnpm-workspace.yaml"), "utf8");
+  const [pnpm, node] = ["pnpm", "node"].map((name) => versions.match(new RegExp(`^ {2}${name}: (\\d\\S+)$`, "m"))[1]);
   say(`installing packages with pnpm ${pnpm}`);
-  const args = ["exec", "--yes", `--package=pnpm@${pnpm}`, "--", "pnpm", "install", "--frozen-lockfile"];
+  // They run on the Node that is among them, not on the one that runs this: nothing is wrong with what wants a newer one.
+  const install = ["pnpm", "install", "--frozen-lockfile", `--config.node-version=${node}`];
+  const args = ["exec", "--yes", `--package=pnpm@${pnpm}`, "--", ...install];
   run("npm", args, { ONNXRUNTIME_NODE_INSTALL: "skip", CI: "true" });
   writeFileSync(stamp, wanted);
 }

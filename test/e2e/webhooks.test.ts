@@ -106,9 +106,12 @@ test("a job that is blocked is told of, and its end as well; without a secret no
     code: "STORE_UNAVAILABLE",
     message: "s3://labels/ answers 503",
   } as const;
+  answers.push(500, 503);
   for (let shard = 0; shard < 5; shard++) await sendReport(connection, job.id, { ...error, shard });
   connection.disconnect();
   await until("the block to be told", () => told(job.id, "job.blocked").length > 0);
+  const calls = received.filter(({ event }) => event.job.id === job.id);
+  expect(calls.map(({ status }) => status)).toEqual([500, 503, 204]);
   expect(told(job.id, "job.blocked")[0]!.event.job).toMatchObject({
     state: "blocked",
     reason: { code: "STORE_UNAVAILABLE" },
