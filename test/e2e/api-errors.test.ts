@@ -109,6 +109,20 @@ test.each([
   if (status === 405) expect(answer.headers.get("allow")).toMatch(/GET|POST/);
 });
 
+test("one who is still sending too large a body reads the answer, and may ask again", async () => {
+  const { port } = new URL(api.url);
+  const socket = connect(Number(port), "127.0.0.1");
+  const answers = socket.setEncoding("utf8")[Symbol.asyncIterator]();
+  const size = 8 * 2 ** 20;
+  const head = `host: 127.0.0.1:${port}\r\ncontent-type: application/json\r\ncontent-length: ${size}`;
+  socket.write(`POST /v1/jobs HTTP/1.1\r\n${head}\r\n\r\n`);
+  expect((await answers.next()).value).toMatch(/^HTTP\/1\.1 413 [^]*BODY_TOO_LARGE/);
+  socket.write(Buffer.alloc(size, "x"));
+  socket.write(`GET /healthz HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\n\r\n`);
+  expect((await answers.next()).value).toMatch(/^HTTP\/1\.1 200 /);
+  socket.destroy();
+});
+
 test("an interactive request that can't be answered is refused at once", async () => {
   const fine = { task: "caption", image: "s3://photos/1.jpg" };
   const cases: [object, number, string, RegExp?][] = [

@@ -81,6 +81,9 @@ export function answerError(thrown: FastifyError, request: FastifyRequest, reply
   if (code === "INTERNAL") request.log.error({ err: error.cause }, "a request met something unexpected");
   else if (status >= 500) request.log.warn({ code, err: message }, "a request failed");
   if (status === 401) reply.header("www-authenticate", "Bearer");
+  // Fastify would close at once, and a client still sending would see a reset connection and not this answer. What is left
+  // of the body is passed over, for as long as a request may take.
+  if (code === "BODY_TOO_LARGE") reply.removeHeader("connection");
   return reply.code(status).type("application/json").serializer(JSON.stringify).send(errorBody(error));
 }
 
