@@ -1,6 +1,6 @@
 /** The console as it is used: a real Chromium, producer, Redis and worker, with the demo's models. */
 import { execFileSync } from "node:child_process";
-import { cp, mkdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -395,6 +395,10 @@ describe.skipIf(typeof chromium !== "string")("the console", () => {
     await heading("Captions");
     await soon(() => page.locator(".gallery img").count()).toBe(1);
     await soon(() => page.getByText("Your key may not see this picture").count()).toBe(2);
+    const [download] = await Promise.all([page.waitForEvent("download"), button("Download rows").click()]);
+    expect(download.suggestedFilename()).toBe(`${mixed.id}.jsonl`);
+    const rows = (await readFile(await download.path(), "utf8")).trimEnd().split("\n");
+    expect(rows.map((row) => JSON.parse(row).id)).toEqual(["row 0", "row 1", "row 2"]);
     await go("/");
     await soon(() => page.locator(".job-line").count()).toBe(1);
     await go(`/jobs/${captions.id}`);

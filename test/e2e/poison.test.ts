@@ -1,4 +1,4 @@
-/** Images that crash the decoder or the engine, on one machine: `capfleet run` starts its worker again by itself. */
+/** Images that crash the decoder or the engine, or hang it, on one machine: `capfleet run` starts its worker again by itself. */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { storesFromEnv } from "@capfleet/shared/storage";
@@ -24,9 +24,9 @@ test("each poison image costs its own row and two workers; all other rows are ri
   const sample = (n: number) => samples[n % samples.length]!;
   const line = (n: number) => JSON.stringify({ id: String(n), image: join(DEMO, sample(n).image) });
   await writeFile(sandbox.path("list.jsonl"), Array.from({ length: records }, (_, n) => line(n)).join("\n"));
-  // One in the first shard, on the way to the engine; two in the third.
-  const faults = "worker.infer=abort:7,worker.decode=abort:40,worker.decode=kill:43";
-  const env = sandbox.env({ CAPFLEET_FAULTS: faults });
+  // One in the first shard, on the way to the engine; two in the third; one in the last that the engine never ends with.
+  const faults = "worker.infer=abort:7,worker.decode=abort:40,worker.decode=kill:43,worker.infer=hang:60";
+  const env = sandbox.env({ CAPFLEET_FAULTS: faults, CAPFLEET_MAX_RECORD_SECONDS: "2" });
   const options = ["--out", sandbox.path("out"), "--shard-size", "16", "--format", "webdataset"];
   const { code, stderr } = await capfleet(env, "run", "caption", sandbox.path("list.jsonl"), ...options);
   expect({ code, stderr }).toMatchObject({ code: 0 });
@@ -38,10 +38,11 @@ test("each poison image costs its own row and two workers; all other rows are ri
     7: crashed("the process that ran the model on it died (SIGABRT)"),
     40: crashed("the process that decoded the image died (SIGABRT)"),
     43: crashed("the process that decoded the image died (SIGKILL)"),
+    60: crashed("the process that ran the model on it took longer than 2 s"),
   };
   expect(rows.map(({ id, caption, error }) => [id, error ?? caption])).toEqual(
     rows.map((_, n) => [String(n), poison[n] ?? sample(n).truth.caption]),
   );
-  expect(summary.errors).toEqual({ WORKER_CRASHED: 3 });
+  expect(summary.errors).toEqual({ WORKER_CRASHED: 4 });
   expect(await orphans(out, rows)).toEqual([]);
 });

@@ -37,7 +37,7 @@ const settingsSchema = z.object({
   CAPFLEET_MAX_IMAGE_PIXELS: count(2 ** 31 - 1).default(178_956_970),
   /** What decoding one image may take, in seconds. */
   CAPFLEET_MAX_DECODE_SECONDS: count(3_600).default(120),
-  /** What one record may take where it is labelled in a process of its own, in seconds. */
+  /** What one record may take where it is labelled in a process of its own, in seconds; a batch may take four times that. */
   CAPFLEET_MAX_RECORD_SECONDS: count(86_400).default(300),
   /** The web servers that https:// images may come from: `*` (all that are public), names, and `*.name`. */
   CAPFLEET_HTTPS_HOSTS: list

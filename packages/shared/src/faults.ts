@@ -10,7 +10,8 @@
  *
  *   kill    the process ends at once, by SIGKILL
  *   abort   it ends as native code ends it that crashes, by SIGABRT
- *   stop    it stands still, by SIGSTOP, as one that hangs or is swapped out
+ *   stop    it stands still, by SIGSTOP, as one that is swapped out
+ *   hang    the thread that passes never goes on, as in native code that hangs
  *   error   a shard error is thrown (STORE_UNAVAILABLE)
  *
  * CAPFLEET_FAULTS_ONCE is a folder in which a fault leaves a file as it strikes; one that has its file there does not strike
@@ -24,7 +25,7 @@ import { FAULT_POINTS, type FaultPoint } from "./fault-points.ts";
 
 export { FAULT_POINTS, type FaultPoint };
 
-const ACTIONS = ["kill", "abort", "stop", "error"] as const;
+const ACTIONS = ["kill", "abort", "stop", "hang", "error"] as const;
 export type FaultAction = (typeof ACTIONS)[number];
 
 export interface Fault {
@@ -100,12 +101,10 @@ const SIGNALS = { kill: "SIGKILL", abort: "SIGABRT", stop: "SIGSTOP" } as const;
 const strike: Strike = ({ action, point, text }, about) => {
   if (action === "error") throw new CapfleetError("STORE_UNAVAILABLE", `fault point ${text}`);
   writeSync(2, `fault point ${point} (${about ?? ""}): ${action}\n`);
-  process.kill(process.pid, SIGNALS[action]);
-  // The signal is the main thread's: another one must not get any further until it has come.
-  if (!isMainThread) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LONGEST_MS);
+  if (action !== "hang") process.kill(process.pid, SIGNALS[action]);
+  // A signal is the main thread's: another one must not get any further until it has come.
+  if (action === "hang" || !isMainThread) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
 };
-
-const LONGEST_MS = 60_000;
 
 let faults: Faults | null | undefined;
 

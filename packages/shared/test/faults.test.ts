@@ -24,7 +24,7 @@ test("a fault names a point, an action, which time and what about", () => {
 test.each([
   ["worker.nowhere=kill", "there is no fault point worker.nowhere"],
   ["toString=kill", "there is no fault point toString"],
-  ["worker.decode=explode", "an action is one of kill, abort, stop, error"],
+  ["worker.decode=explode", "an action is one of kill, abort, stop, hang, error"],
   ["worker.decode", "must be"],
   ["worker.decode=kill@0", "must be"],
   ["worker.decode=kill:", "must be"],

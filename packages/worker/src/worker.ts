@@ -17,6 +17,9 @@ import { Intents } from "./pipeline/intent.ts";
 import { Labeler } from "./pipeline/labeler.ts";
 import type { ShardContext } from "./pipeline/shard.ts";
 
+/** Of what one record may take alone, a whole batch may take so much before its engine is taken to hang. */
+const BATCH_RECORDS = 4;
+
 export interface WorkerOptions {
   /** Bundled names, folders, s3:// prefixes or hub ids. */
   models: string[];
@@ -46,6 +49,8 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
   const loaded = await Promise.race([loadModels(options, config, stores, log), aborted(stop)]);
   if (!loaded) return;
   const { models, host, engine } = loaded;
+  const batchSeconds = BATCH_RECORDS * config.maxRecordSeconds;
+  void host.hangs(batchSeconds * 1_000).then(() => dieHanging(log, batchSeconds));
   for (const model of models) await registerModel(model, state);
 
   const redis = connectRedis(config.redisUrl, "patient");
@@ -135,6 +140,18 @@ async function loadModels(options: WorkerOptions, config: Config, stores: Stores
   }
   const engine = { folders, threads, device };
   return { models, host: await EngineHost.start(engine), engine };
+}
+
+/**
+ * Native code that hangs ends with the process alone, and not by `process.exit`, which waits for threads. To its shards it
+ * is a death like any other: their locks run out, and one that has cost two workers is done in a process of its own.
+ */
+function dieHanging(log: Logger, seconds: number): void {
+  log.error(
+    { code: "ENGINE_FAILED" },
+    `no batch has been answered for ${seconds} s: the engine hangs, and the worker ends`,
+  );
+  process.kill(process.pid, "SIGKILL");
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

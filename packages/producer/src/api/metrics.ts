@@ -1,6 +1,7 @@
 /** Prometheus. The fleet's figures are the reconciler's, wherever it runs: every producer gives the same; HTTP is its own. */
 import {
   type FleetFigures,
+  fromRedis,
   JOB_STATES,
   liveWorkers,
   type Presence,
@@ -12,7 +13,6 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Target } from "../scale/policy.ts";
 import { isKnown, scaleOfSets } from "../scale/pools.ts";
 import type { Server } from "./api.ts";
-import { fromRedis } from "./redis.ts";
 
 const HTTP_SECONDS = [0.005, 0.02, 0.1, 0.5, 2, 10];
 

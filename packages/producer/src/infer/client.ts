@@ -10,6 +10,7 @@ import { CapfleetError, ERRORS, type ErrorCode } from "@capfleet/shared/contract
 import {
   engineSet,
   FEW_EVENTS,
+  fromRedis,
   INFER_TIMEOUT_MS,
   type InferAnswer,
   type InferPayload,
@@ -57,7 +58,7 @@ export class InferClient {
    * `record.image`; at most MAX_UPLOAD_BYTES.
    *
    * Throws NO_WORKER, INFER_BUSY, INFER_TIMEOUT, WORKER_CRASHED; IMAGE_EMPTY, IMAGE_TOO_LARGE and what else a worker finds of
-   * the record, the store or the model; REDIS_UNREACHABLE.
+   * the record, the store or the model; REDIS_UNREACHABLE, REDIS_REFUSED.
    */
   async infer(request: InferRequest, image: Uint8Array | null, options: InferOptions = {}): Promise<InferRow> {
     const { timeoutMs = INFER_TIMEOUT_MS, signal } = options;
@@ -66,8 +67,8 @@ export class InferClient {
     const set = engineSet(request.engines);
     const id = randomUUID();
     const given = performance.now();
-    if (!(await reached(this.#isServed(set)))) throw noWorker(request);
-    const fits = await reached(openRequest(this.#redis, id, request, image, timeoutMs));
+    if (!(await fromRedis(this.#isServed(set)))) throw noWorker(request);
+    const fits = await fromRedis(openRequest(this.#redis, id, request, image, timeoutMs));
     if (!fits) throw new CapfleetError("INFER_BUSY", "the fleet's interactive requests wait in a long queue");
 
     const stopped = Promise.withResolvers<never>();
@@ -84,7 +85,7 @@ export class InferClient {
     try {
       const kept = { removeOnComplete: true, removeOnFail: true };
       const added = this.#queue(set).add("infer", { v: 1, asker: this.#inbox.asker }, { jobId: id, ...kept });
-      await Promise.race([reached(added), stopped.promise]);
+      await Promise.race([fromRedis(added), stopped.promise]);
       return rowOf(await Promise.race([answer, stopped.promise]));
     } catch (thrown) {
       await this.#withdraw(set, id);
@@ -151,11 +152,4 @@ function rowOf(answer: InferAnswer): InferRow {
   // A newer worker may have codes that this producer does not know.
   if (code in ERRORS) throw new CapfleetError(code as ErrorCode, message);
   throw new CapfleetError("INTERNAL", `${code}: ${message}`);
-}
-
-/** What a command to Redis gives; throws REDIS_UNREACHABLE where it did not get there. */
-async function reached<T>(command: Promise<T>): Promise<T> {
-  return command.catch((cause: Error) => {
-    throw new CapfleetError("REDIS_UNREACHABLE", `Redis did not take the request: ${cause.message}`, { cause });
-  });
 }

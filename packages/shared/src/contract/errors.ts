@@ -280,6 +280,12 @@ export const ERRORS = {
     what: "Redis answers but can't be used as it is: too old, or it may evict keys.",
     fix: "Use Redis 6.2 or newer (or Valkey) with `maxmemory-policy noeviction`.",
   },
+  REDIS_REFUSED: {
+    scope: "system",
+    retryable: true,
+    what: "Redis answers, and refuses a command: it is out of memory, read-only, or its user may not do that.",
+    fix: "The message has its words. Give it more memory (`maxmemory`) or disk, name the primary in CAPFLEET_REDIS_URL, or allow its user what infra/redis/users.acl does. Work goes on when it takes commands again.",
+  },
   HUB_UNREACHABLE: {
     scope: "system",
     retryable: true,

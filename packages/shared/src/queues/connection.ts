@@ -21,6 +21,16 @@ export function connectRedis(url: string, manner: "patient" | "hasty" | "steady"
   return redis;
 }
 
+/** What a command gives. Throws REDIS_REFUSED where Redis answers with an error, REDIS_UNREACHABLE where it does not answer. */
+export async function fromRedis<T>(command: Promise<T>): Promise<T> {
+  return command.catch((cause: Error & { previousErrors?: Error[] }) => {
+    // A transaction is refused as a whole, for the first command that was.
+    const { name, message } = cause.previousErrors?.[0] ?? cause;
+    if (name === "ReplyError") throw new CapfleetError("REDIS_REFUSED", `Redis says: ${message}`, { cause });
+    throw new CapfleetError("REDIS_UNREACHABLE", `the fleet's Redis does not answer: ${message}`, { cause });
+  });
+}
+
 /** A URL as it may be shown: without its password. */
 export function redisAddress(url: string): string {
   const { protocol, hostname, port, pathname } = new URL(url);

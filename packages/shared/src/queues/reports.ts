@@ -6,6 +6,7 @@ import type { Redis } from "ioredis";
 import * as z from "zod";
 import { sumsSchema } from "../contract/job.ts";
 import { timedSchema } from "../contract/work.ts";
+import { fromRedis } from "./connection.ts";
 import { keys } from "./names.ts";
 
 export const reportSchema = z.discriminatedUnion("outcome", [
@@ -24,13 +25,14 @@ export type Report = z.infer<typeof reportSchema>;
 const KEEP_SECONDS = 24 * 3600;
 const BATCH = 1_000;
 
+/** Throws REDIS_REFUSED and REDIS_UNREACHABLE. */
 export async function sendReport(redis: Redis, job: string, report: Report): Promise<void> {
-  await redis
+  const told = redis
     .multi()
     .rpush(keys.reports(job), JSON.stringify(report))
     .expire(keys.reports(job), KEEP_SECONDS)
-    .publish(keys.wake(), job)
-    .exec();
+    .publish(keys.wake(), job);
+  await fromRedis(told.exec());
 }
 
 /** Takes the reports that have come in, in order. */

@@ -4,6 +4,9 @@ import { CapfleetError, type ErrorCode } from "@capfleet/shared/contract";
 import type { EngineInfo, Output } from "./engine.ts";
 import type { LabelRequest, Reply, ThreadData } from "./thread.ts";
 
+/** In so many steps it is found out that the thread hangs. */
+const HANG_STEPS = 4;
+
 interface Waiting {
   resolve(outputs: Output[]): void;
   reject(error: CapfleetError): void;
@@ -17,6 +20,7 @@ export class EngineHost {
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 0;
   #closing = false;
+  #heard = 0;
 
   private constructor(thread: Worker, infos: EngineInfo[]) {
     this.#thread = thread;
@@ -69,6 +73,25 @@ export class EngineHost {
     });
   }
 
+  /**
+   * Settles when the thread has had batches for `batchMs` without an answer to one of them, else never. One that hangs in
+   * native code can't be ended from here, only with the process.
+   */
+  hangs(batchMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    // Steps, not a clock: a process that stood still must not take its own silence for the thread's.
+    let silent = 0;
+    let heard = this.#heard;
+    const watch = setInterval(() => {
+      silent = heard === this.#heard && this.#waiting.size > 0 ? silent + 1 : 0;
+      heard = this.#heard;
+      if (silent > HANG_STEPS) resolve();
+    }, batchMs / HANG_STEPS).unref();
+    const end = () => clearInterval(watch);
+    this.ended.then(end, end);
+    return promise;
+  }
+
   async close(): Promise<void> {
     this.#closing = true;
     await this.#thread.terminate();
@@ -76,6 +99,7 @@ export class EngineHost {
 
   #receive(message: Reply): void {
     if (message.kind !== "done" && message.kind !== "failed") return;
+    this.#heard += 1;
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
     if (message.kind === "done") waiting?.resolve(message.outputs);

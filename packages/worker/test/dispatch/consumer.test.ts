@@ -248,6 +248,10 @@ test("a Redis that is out of memory fills no log, and the shards go on when it h
   await until("many refusals", async () => (await refused()) > 100);
   expect(warnings.length).toBeGreaterThan(0);
   expect(warnings.length).toBeLessThan(10);
+  await expect(beginShard(redis, "job_1", 0)).rejects.toMatchObject({
+    code: "REDIS_REFUSED",
+    message: expect.stringMatching(/^Redis says: OOM /),
+  });
   await redis.config("SET", "maxmemory", "0");
   await until("the result", () => out.stat(layout.result(0)));
 });

@@ -5,7 +5,7 @@ import { readConfig } from "@capfleet/shared/config";
 import { decodingSchema, type TaskSpec } from "@capfleet/shared/contract";
 import { findLocalModel, RUNTIME_VERSION } from "@capfleet/shared/models";
 import ortPackage from "onnxruntime-node/package.json" with { type: "json" };
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { ensureEngine } from "../../src/blip/index.ts";
 import { EngineHost } from "../../src/engine/host.ts";
 
@@ -24,6 +24,10 @@ beforeAll(async () => {
   await ensureEngine(checkpoint!, ref, engine);
 });
 afterAll(() => rm(folder, { recursive: true }));
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllEnvs();
+});
 
 test("the runtime that digests name is the one that is installed", () => {
   expect(ortPackage.version).toBe(RUNTIME_VERSION);
@@ -69,6 +73,36 @@ describe("the engine thread", () => {
     await Promise.all([run("1", false), run("2", false), run("3", false), run("urgent", true)]);
     expect(order).toEqual(["1", "urgent", "2", "3"]);
     await host.close();
+  });
+
+  test("is said to hang when batch after batch is not answered, and not while they are", async () => {
+    vi.stubEnv("CAPFLEET_FAULTS", "worker.infer=hang:stuck");
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    const host = await EngineHost.start({ folders: [engine], threads: 1, device: "cpu" });
+    const { width, height } = host.infos[0]!.image;
+    const slab = new SharedArrayBuffer(width * height * 3);
+    const run = (id: string) =>
+      host.label({ engine: 0, slab, first: 0, items: [{ id, texts: [] }], task: caption(2), urgent: false });
+    let hangs = false;
+    const hung = host.hangs(4_000).then(() => {
+      hangs = true;
+    });
+    for (let n = 0; n < 10; n++) {
+      const running = run(String(n));
+      await vi.advanceTimersByTimeAsync(1_000);
+      await running;
+    }
+    // Nor while there is nothing to do.
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(hangs).toBe(false);
+    const never = run("stuck");
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(hangs).toBe(false);
+    await vi.advanceTimersByTimeAsync(3_000);
+    await hung;
+    const ended = expect(never).rejects.toMatchObject({ code: "ENGINE_FAILED" });
+    await host.close();
+    await ended;
   });
 
   test("an engine that can't be loaded is an error at the start", async () => {

@@ -9,12 +9,11 @@ import {
   registeredNames,
   sourceOf,
 } from "@capfleet/shared/models";
-import { liveWorkers, readFigures, readSamples, SAMPLE_SECONDS } from "@capfleet/shared/queues";
+import { fromRedis, liveWorkers, readFigures, readSamples, SAMPLE_SECONDS } from "@capfleet/shared/queues";
 import type { Store } from "@capfleet/shared/storage";
 import * as z from "zod";
 import { isKnown, type SetScale, scaleOfPool, scaleOfSets } from "../../scale/pools.ts";
 import type { Api, Server } from "../api.ts";
-import { fromRedis } from "../redis.ts";
 import {
   errorResponses,
   type FleetView,

@@ -1,10 +1,10 @@
 /** For load balancers and Prometheus. */
 import { stateLayout } from "@capfleet/shared/contract";
+import { fromRedis } from "@capfleet/shared/queues";
 import * as z from "zod";
 import type { Api, Server } from "../api.ts";
 import { errorSchema } from "../errors.ts";
 import type { Metrics } from "../metrics.ts";
-import { fromRedis } from "../redis.ts";
 import { errorResponses } from "../schemas.ts";
 
 const statusSchema = z.strictObject({ status: z.literal("ok") });

@@ -60,7 +60,8 @@ export async function call<T>(path: string, request: Request = {}): Promise<T> {
 export const post = <T>(path: string, body?: unknown, headers: Record<string, string> = {}): Promise<T> =>
   call(path, { method: "POST", body, headers });
 
-export async function picture(path: string, signal: AbortSignal): Promise<Blob> {
+/** A file: a picture, or a job's rows. */
+export async function file(path: string, signal: AbortSignal | null = null): Promise<Blob> {
   return (await send(path, { signal })).blob();
 }
 

@@ -1,6 +1,6 @@
 /** One job: how far it is, what it costs, what can be done about it, and its rows. */
 import { useState } from "preact/hooks";
-import { ApiError, post, storedKey } from "../api.ts";
+import { ApiError, file, post, storedKey } from "../api.ts";
 import { count, duration, MADE, money, percent, plural, short, time } from "../format.ts";
 import { asError, useJob } from "../hooks.ts";
 import { Badge, Figure, Foreign, Loading, Notice, Page, Progress } from "../parts/basics.tsx";
@@ -110,17 +110,44 @@ function Actions({ job, onChanged }: { job: Job; onChanged(job: Job): void }) {
             onYes={act("cancel", "The job is cancelled.")}
           />
         )}
-        {storedKey() === null && job.counts.committed > 0 && (
-          <a class="button" href={`/v1/jobs/${job.id}/results?download`} download={`${job.id}.jsonl`}>
-            Download rows
-          </a>
-        )}
+        {job.counts.committed > 0 && <Download job={job.id} onFailed={setError} />}
       </div>
       <p class="muted" role="status">
         {said}
       </p>
       {error && <Notice error={error} />}
     </>
+  );
+}
+
+/** A link where it will do, since it writes to the disk as it comes; it can't send a key. */
+function Download({ job, onFailed }: { job: string; onFailed(error: ApiError): void }) {
+  const [busy, setBusy] = useState(false);
+  const path = `/v1/jobs/${job}/results?download`;
+  const name = `${job}.jsonl`;
+  if (storedKey() === null) {
+    return (
+      <a class="button" href={path} download={name}>
+        Download rows
+      </a>
+    );
+  }
+  const save = async () => {
+    setBusy(true);
+    try {
+      const href = URL.createObjectURL(await file(path));
+      Object.assign(document.createElement("a"), { href, download: name }).click();
+      // Not before the browser has begun to read it.
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    } catch (thrown) {
+      onFailed(asError(thrown));
+    }
+    setBusy(false);
+  };
+  return (
+    <button type="button" disabled={busy} onClick={save}>
+      Download rows
+    </button>
   );
 }
 

@@ -1,6 +1,6 @@
 /** The picture of a row. It is asked for when it comes near the window, with the reader's key. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { picture } from "../api.ts";
+import { file } from "../api.ts";
 import { asError } from "../hooks.ts";
 import { Icon } from "./icons.tsx";
 
@@ -25,7 +25,7 @@ export function Thumbnail({ job, position, size }: { job: string; position: stri
     const load = async () => {
       try {
         const path = `/v1/jobs/${job}/thumbnail?position=${position}&size=${size}`;
-        url = URL.createObjectURL(await picture(path, gone.signal));
+        url = URL.createObjectURL(await file(path, gone.signal));
         if (gone.signal.aborted) URL.revokeObjectURL(url);
         else setSource(url);
       } catch (thrown) {
