@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- SUITE [--json]`: prints figures, measured here and now. With --json one JSON object per figure: name,
  * value, unit. Progress goes to stderr. `engine` measures BLIP, and with `--model blip2` BLIP-2, of which `--full` takes all
- * layers; `datasets` is three suites in one; `soak` takes 30 minutes, or `--minutes`.
+ * layers; `datasets` is three suites in one, and `api` has those of `infer` as well; `soak` takes 30 minutes, or `--minutes`.
  */
 import { parseArgs } from "node:util";
 import { apiFigures } from "./api.ts";
@@ -45,7 +45,7 @@ function wanted(): { figures: () => Promise<Figure[]>; json: boolean } {
         "datasets-out": exportFigures,
         capfilt: capfiltFigures,
         datasets: async () => [...(await planningFigures()), ...(await exportFigures()), ...(await capfiltFigures())],
-        api: apiFigures,
+        api: async () => [...(await apiFigures()), ...(await inferFigures())],
         infer: inferFigures,
         pipeline: pipelineFigures,
         plan: planFigures,
