@@ -11,7 +11,7 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { layout } from "@capfleet/shared/contract";
-import { connectRedis, type Progress, readProgress } from "@capfleet/shared/queues";
+import { connectRedis, liveWorkers, type Progress, readProgress } from "@capfleet/shared/queues";
 import { type Store, type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
@@ -98,7 +98,15 @@ describe.skipIf("skipped" in s3)("in trouble", () => {
     await until("writes to be refused", async () =>
       /errorstat_OOM:count=(?!\d\b)/.test(await redis.info("errorstats")),
     );
+    const late = sandbox.worker({ ...env, CAPFLEET_REDIS_URL: server.url });
+    await until("a worker that starts meanwhile to be ready", () => {
+      if (late.child.exitCode !== null) throw new Error(late.stderr);
+      return late.stderr.includes('"msg":"ready"');
+    });
+    expect(late.stderr).toMatch(/"code":"REDIS_REFUSED".*"msg":"no heartbeat"/);
     await redis.config("SET", "maxmemory", "0");
+    await until("it to be seen", async () => (await liveWorkers(redis)).some(({ pid }) => pid === late.pid));
+    await late.kill("SIGTERM");
     await job.moved();
     await redis.flushall();
     await job.moved();

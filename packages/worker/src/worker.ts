@@ -5,9 +5,10 @@ import { type Config, readConfig } from "@capfleet/shared/config";
 import { CAPFLEET_VERSION, CapfleetError, type Precision } from "@capfleet/shared/contract";
 import { createLog, type Logger } from "@capfleet/shared/log";
 import { choosePrecision, findLocalModel, type Model, parseDevice, registerModel } from "@capfleet/shared/models";
-import { beat, checkRedis, connectRedis, HEARTBEAT_MS, leave, type Presence } from "@capfleet/shared/queues";
+import { checkRedis, connectRedis, type Presence } from "@capfleet/shared/queues";
 import { type Stores, storesFromEnv } from "@capfleet/shared/storage";
 import { Consumer } from "./dispatch/consumer.ts";
+import { Heart } from "./dispatch/heart.ts";
 import { InferConsumer } from "./dispatch/infer.ts";
 import { podOf, tellDeletionCost } from "./dispatch/pod.ts";
 import { EngineHost } from "./engine/host.ts";
@@ -96,9 +97,9 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
     inFlight: [...consumer.inFlight.values()].map(({ job, shard, rows, failed }) => ({ job, shard, rows, failed })),
   });
   const pod = podOf(process.env);
-  const heart = setInterval(() => beat(redis, presence()).catch(() => {}), HEARTBEAT_MS);
+  const heart = new Heart(redis, presence, log);
   try {
-    await beat(redis, presence());
+    await heart.start();
     consumer.start();
     interactive.start();
     if (pod) void tellDeletionCost(pod, { rows: () => consumer.rowsInHand, log, signal: stop });
@@ -112,8 +113,7 @@ export async function runWorker(options: WorkerOptions, stop: AbortSignal, label
     ]);
     log.info(givenBack, "stopped; shards given back, and their rows that were labelled and will be again");
   } finally {
-    clearInterval(heart);
-    await Promise.race([leave(redis, id).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+    await heart.stop();
     redis.disconnect();
     await host.close();
     stores.close();

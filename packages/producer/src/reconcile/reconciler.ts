@@ -11,25 +11,18 @@ import type { Logger } from "@capfleet/shared/log";
 import {
   addSample,
   connectRedis,
-  FEW_EVENTS,
   type FleetFigures,
   keys,
   liveWorkers,
   type Presence,
   type Progress,
-  parseShardJobId,
   type Report,
-  redisPrefix,
   servedSets,
-  shardJobId,
   takeReports,
-  type WorkPayload,
-  workQueue,
   writeFigures,
   writeProgress,
 } from "@capfleet/shared/queues";
 import type { Stores } from "@capfleet/shared/storage";
-import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { JobStates } from "../jobs/states.ts";
 import { backlogOf } from "../scale/load.ts";
@@ -39,7 +32,7 @@ import { endJob } from "./finisher.ts";
 import { FleetHistory } from "./history.ts";
 import { Lease } from "./lease.ts";
 import { JobTracker } from "./tracker.ts";
-import { DeficitRoundRobin } from "./window.ts";
+import { type Outstanding, Windows } from "./windows.ts";
 
 const ROUND_MS = 1_000;
 /** Messages may come by the hundred; a round takes them together. */
@@ -51,8 +44,6 @@ const LOOK_MS = 2_000;
 const STOP_MS = 2_000;
 /** So long nobody is told what the fleet has to do for a job that can't be read; then it does not count. */
 const UNREAD_MS = 300_000;
-const MIN_WINDOW = 8;
-const BULK = 500;
 
 export interface ReconcilerOptions {
   stores: Stores;
@@ -65,13 +56,6 @@ export interface ReconcilerOptions {
   scheduler: Scheduler | null;
 }
 
-/** The shards of one queue that are in Redis, by job. */
-interface Outstanding {
-  count: number;
-  waiting: { id: string; job: string }[];
-  byJob: Map<string, Set<number>>;
-}
-
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #redis: Redis;
@@ -79,8 +63,7 @@ export class Reconciler {
   readonly #lease: Lease;
   readonly #trackers = new Map<string, JobTracker>();
   readonly #seen = new Map<string, string>();
-  readonly #queues = new Map<string, Queue<WorkPayload>>();
-  readonly #robins = new Map<string, DeficitRoundRobin>();
+  readonly #windows: Windows;
   readonly #progress = new Map<string, Progress>();
   readonly #rows = { labelled: 0, failed: 0 };
   readonly #ended: FleetFigures["jobs"] = {};
@@ -96,6 +79,7 @@ export class Reconciler {
     this.#redis = connectRedis(options.redisUrl, "patient");
     this.#ears = connectRedis(options.redisUrl, "patient");
     this.#lease = new Lease(this.#redis, "reconciler");
+    this.#windows = new Windows(this.#redis, options.log);
     this.#rates = new WorkRates(options.states.store);
   }
 
@@ -128,7 +112,7 @@ export class Reconciler {
     this.#options.scheduler?.stop();
     for (const tracker of this.#trackers.values()) tracker.stopWorking();
     await this.#lease.release().catch(() => {});
-    await Promise.allSettled([...this.#queues.values()].map((queue) => queue.close()));
+    await this.#windows.close();
     this.#redis.disconnect();
     this.#ears.disconnect();
   }
@@ -153,7 +137,7 @@ export class Reconciler {
 
     // What is in Redis is read before the reports: a shard that has left Redis by then has its report in.
     const outstanding = new Map<string, Outstanding>();
-    for (const engines of this.#engineSets()) outstanding.set(engines, await this.#outstanding(engines));
+    for (const engines of this.#engineSets()) outstanding.set(engines, await this.#windows.outstanding(engines));
     for (const tracker of [...this.#trackers.values()]) {
       const here = outstanding.get(tracker.engines)!;
       try {
@@ -163,7 +147,10 @@ export class Reconciler {
         this.#options.log.warn({ job: tracker.id, err: asCapfleetError(thrown).message }, "job");
       }
     }
-    for (const [engines, here] of outstanding) await this.#fill(engines, here, slotsOf(engines));
+    for (const [engines, here] of outstanding) {
+      const mine = [...this.#trackers.values()].filter((tracker) => tracker.engines === engines);
+      await this.#windows.fill(engines, mine, here, slotsOf(engines));
+    }
     for (const tracker of this.#trackers.values()) await this.#show(tracker, workers);
     const figures = this.#figures(outstanding, workers, performance.now() - now);
     await writeFigures(this.#redis, figures);
@@ -239,7 +226,7 @@ export class Reconciler {
   /** Somebody else looks after the job now. */
   async #giveUp(tracker: JobTracker): Promise<void> {
     tracker.stopWorking();
-    await this.#withdraw(tracker, await this.#outstanding(tracker.engines));
+    await this.#windows.withdraw(tracker, await this.#windows.outstanding(tracker.engines));
     this.#trackers.delete(tracker.id);
   }
 
@@ -262,7 +249,7 @@ export class Reconciler {
     else {
       // Nothing but its end is left of a paused job that is complete.
       if (intent !== "paused" || !tracker.isComplete) tracker.stopWorking();
-      await this.#withdraw(tracker, here);
+      await this.#windows.withdraw(tracker, here);
     }
     // Where no worker lives, what Redis calls active is what a dead one had in work.
     const idle = (slots === 0 || !here.byJob.has(tracker.id)) && !tracker.isWorking;
@@ -292,69 +279,6 @@ export class Reconciler {
     }
   }
 
-  /** Waiting shards are taken back; a worker that has one in work finishes or drops it by itself. */
-  async #withdraw(tracker: JobTracker, here: Outstanding): Promise<void> {
-    const queue = this.#queue(tracker.engines);
-    for (const { id, job } of here.waiting) {
-      if (job !== tracker.id) continue;
-      await queue.remove(id);
-      faultPoint("reconciler.withdrawn", tracker.id);
-    }
-  }
-
-  /** Hands out shards until the queue's window is full: twice what the live workers have slots for. */
-  async #fill(engines: string, here: Outstanding, slots: number): Promise<void> {
-    const room = Math.max(MIN_WINDOW, 2 * slots) - here.count;
-    if (room <= 0) return;
-    const now = performance.now();
-    const next = new Map<string, { tracker: JobTracker; shards: number[] }>();
-    for (const tracker of this.#trackers.values()) {
-      const { state, fatal } = tracker;
-      if (tracker.engines !== engines || state.intent !== "run" || state.ended || fatal) continue;
-      // One more than there is room for: a job that has just that much must not look as if it had nothing left.
-      const shards = tracker.next(room + 1, here.byJob.get(tracker.id) ?? new Set(), now);
-      if (shards.length > 0) next.set(tracker.id, { tracker, shards });
-    }
-    const runnable = [...next.values()].map(({ tracker, shards }) => tracker.runnable(shards.length));
-    const work: { name: string; data: WorkPayload; opts: object }[] = [];
-    for (const [id, count] of this.#robin(engines).share(runnable, room)) {
-      const { tracker, shards } = next.get(id)!;
-      for (const shard of shards.slice(0, count)) {
-        // Kept jobs would silently swallow a second add of the same id.
-        const opts = { jobId: shardJobId(id, shard), removeOnComplete: true, removeOnFail: true };
-        work.push({
-          name: "shard",
-          data: { v: 2, job: id, shard, out: tracker.state.out, retries: tracker.state.retries },
-          opts,
-        });
-      }
-    }
-    if (work.length > 0) faultPoint("reconciler.fill.before");
-    for (let at = 0; at < work.length; at += BULK) {
-      await this.#queue(engines).addBulk(work.slice(at, at + BULK));
-      faultPoint("reconciler.fill.after");
-    }
-  }
-
-  async #outstanding(engines: string): Promise<Outstanding> {
-    const queue = this.#queue(engines);
-    const lists = await Promise.all(
-      ["wait", "paused", "active"].map((list) => this.#redis.lrange(queue.toKey(list), 0, -1)),
-    );
-    const found: Outstanding = { count: 0, waiting: [], byJob: new Map() };
-    for (const [i, ids] of lists.entries()) {
-      for (const id of ids) {
-        const parsed = parseShardJobId(id);
-        if (!parsed) continue;
-        found.count += 1;
-        if (i < 2) found.waiting.push({ id, job: parsed.job });
-        const shards = found.byJob.get(parsed.job) ?? new Set();
-        found.byJob.set(parsed.job, shards.add(parsed.shard));
-      }
-    }
-    return found;
-  }
-
   async #show(tracker: JobTracker, workers: Presence[]): Promise<void> {
     const progress = tracker.progress(workers, performance.now());
     this.#progress.set(tracker.id, progress);
@@ -369,25 +293,6 @@ export class Reconciler {
 
   #engineSets(): Set<string> {
     return new Set([...this.#trackers.values()].map((tracker) => tracker.engines));
-  }
-
-  #robin(engines: string): DeficitRoundRobin {
-    const robin = this.#robins.get(engines) ?? new DeficitRoundRobin();
-    this.#robins.set(engines, robin);
-    return robin;
-  }
-
-  #queue(engines: string): Queue<WorkPayload> {
-    const known = this.#queues.get(engines);
-    if (known) return known;
-    const queue = new Queue<WorkPayload>(workQueue(engines), {
-      connection: this.#redis,
-      prefix: redisPrefix(),
-      streams: FEW_EVENTS,
-    });
-    queue.on("error", (error) => this.#options.log.warn({ err: error.message }, "queue"));
-    this.#queues.set(engines, queue);
-    return queue;
   }
 }
 

@@ -20,8 +20,8 @@ import { openDataset } from "../plan/input.ts";
 import { PlanConflict, type Planned, planJob } from "../plan/planner.ts";
 import { Backoff, type Reason } from "./backoff.ts";
 import { Rate } from "./rate.ts";
+import type { Runnable } from "./round-robin.ts";
 import { Tally } from "./tally.ts";
-import type { Runnable } from "./window.ts";
 
 const AGAIN_MS = 1_000;
 

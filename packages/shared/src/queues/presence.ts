@@ -2,6 +2,7 @@
 import type { Redis } from "ioredis";
 import * as z from "zod";
 import { engineRefSchema } from "../contract/job.ts";
+import { fromRedis } from "./connection.ts";
 import { keys } from "./names.ts";
 
 export const HEARTBEAT_MS = 1_000;
@@ -22,12 +23,13 @@ export const presenceSchema = z.object({
 });
 export type Presence = z.infer<typeof presenceSchema>;
 
+/** Throws REDIS_REFUSED and REDIS_UNREACHABLE. */
 export async function beat(redis: Redis, presence: Presence): Promise<void> {
-  await redis
+  const told = redis
     .multi()
     .set(keys.worker(presence.id), JSON.stringify(presence), "PX", ALIVE_MS)
-    .sadd(keys.workers(), presence.id)
-    .exec();
+    .sadd(keys.workers(), presence.id);
+  await fromRedis(told.exec());
 }
 
 export async function leave(redis: Redis, id: string): Promise<void> {

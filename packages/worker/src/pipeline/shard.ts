@@ -104,6 +104,10 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   });
   if (rows === null) return { outcome: "withdrawn" };
 
+  const key = layout.result(shard);
+  // A worker that stood still for long may get here after the job has ended, when nobody looks any more for files that no row
+  // names: where another attempt has committed, it writes none.
+  if (file.spec.format !== "jsonl" && (await store.stat(key))?.etag !== before?.etag) return { outcome: "already" };
   const data = await writeData(store, file.spec, shard, records, rows, images);
   faultPoint("worker.data.written", shard);
   const drop = async (name: string | null | undefined) => {
@@ -119,7 +123,6 @@ export async function runShard(progress: InFlight, context: ShardContext, signal
   // A worker that dies before this line has cost its work and a data file that nothing names; after it, nothing at all.
   // The same goes for a PUT that throws: the server may have done it, so the data file must stay.
   faultPoint("worker.commit.before", shard);
-  const key = layout.result(shard);
   const put = before ? await store.putIfMatch(key, body, before.etag) : await store.putIfAbsent(key, body);
   faultPoint("worker.commit.after", shard);
   await drop(put.outcome === "written" ? before?.rows.find((row) => row.data)?.data : data);

@@ -126,13 +126,15 @@ test("a request whose time is over, or whose asker has left, is withdrawn, and a
     return go.promise;
   });
   await expect(client.infer(request, null, { timeoutMs: 300 })).rejects.toMatchObject({ code: "INFER_TIMEOUT" });
+  // It may have begun or not: that is the machine's to say.
+  begun = 0;
   const leaving = new AbortController();
   const left = client.infer(request, null, { signal: leaving.signal });
-  await until("the second to begin", () => begun === 2);
+  await until("the second to begin", () => begun === 1);
   leaving.abort(new Error("gone"));
   await expect(left).rejects.toThrow("gone");
   const kept = client.infer(request, null);
-  await until("the third to begin", () => begun === 3);
+  await until("the third to begin", () => begun === 2);
   go.resolve(row);
   expect(await kept).toEqual(row);
   await nothingLeft();

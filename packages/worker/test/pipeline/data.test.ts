@@ -165,12 +165,30 @@ describe.each(["parquet", "webdataset"] as const)("%s", (format) => {
   });
 
   test("an attempt that comes too late takes its file back", async () => {
-    const result = await run(format, async (name) => {
-      await out.put(layout.result(0), "theirs");
-      return good(name);
+    const slow: Store = Object.assign(stores.at(out.uri), {
+      putStream: async (key: string, body: AsyncIterable<Uint8Array>) => {
+        const size = await out.putStream(key, body);
+        await out.put(layout.result(0), "theirs");
+        return size;
+      },
     });
-    expect(result).toEqual({ outcome: "already" });
+    expect(await run(format, good, { store: slow })).toEqual({ outcome: "already" });
     expect(await files()).toEqual([]);
+  });
+
+  test("one that is later still writes none: nobody may be left to take it away", async () => {
+    await run(format, failing("INFERENCE_FAILED", IMAGES[1]!));
+    const [mine, theirs] = [layout.result(0), (await rows()).map((row) => `${JSON.stringify(row)}\n`).join("")];
+    const stuck: Store = Object.assign(stores.at(out.uri), {
+      putStream: () => Promise.reject(new Error("a file was written")),
+    });
+    const late: Label = async (name) => {
+      await out.put(mine, theirs);
+      return good(name);
+    };
+    expect(await run(format, late, { store: stuck, retries: 1 })).toEqual({ outcome: "already" });
+    await out.delete(mine);
+    expect(await run(format, late, { store: stuck })).toEqual({ outcome: "already" });
   });
 
   test("a job that is cancelled while the file is written keeps none", async () => {

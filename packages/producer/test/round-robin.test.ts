@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { DeficitRoundRobin, type Runnable } from "../src/reconcile/window.ts";
+import { DeficitRoundRobin, type Runnable } from "../src/reconcile/round-robin.ts";
 
 const job = (id: string, weight: number, available = 1_000, cost = 512): Runnable => ({ id, weight, cost, available });
 const plain = (shares: Map<string, number>) => Object.fromEntries(shares);
