@@ -13,6 +13,7 @@ export class Heart {
   readonly #log: Logger;
   #beating: NodeJS.Timeout | undefined;
   #isHeard = true;
+  #isTelling = false;
 
   constructor(redis: Redis, presence: () => Presence, log: Logger) {
     this.#redis = redis;
@@ -33,6 +34,9 @@ export class Heart {
   }
 
   async #beat(): Promise<void> {
+    // To a Redis that is away the command waits; one is enough.
+    if (this.#isTelling) return;
+    this.#isTelling = true;
     try {
       await beat(this.#redis, this.#presence());
       this.#isHeard = true;
@@ -40,6 +44,8 @@ export class Heart {
       const { code, message } = asCapfleetError(thrown);
       if (this.#isHeard) this.#log.warn({ code, err: message }, "no heartbeat");
       this.#isHeard = false;
+    } finally {
+      this.#isTelling = false;
     }
   }
 }
