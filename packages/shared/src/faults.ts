@@ -101,10 +101,14 @@ const SIGNALS = { kill: "SIGKILL", abort: "SIGABRT", stop: "SIGSTOP" } as const;
 const strike: Strike = ({ action, point, text }, about) => {
   if (action === "error") throw new CapfleetError("STORE_UNAVAILABLE", `fault point ${text}`);
   writeSync(2, `fault point ${point} (${about ?? ""}): ${action}\n`);
-  if (action !== "hang") process.kill(process.pid, SIGNALS[action]);
-  // A signal is the main thread's: another one must not get any further until it has come.
-  if (action === "hang" || !isMainThread) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  if (action === "hang") return standStill(Number.POSITIVE_INFINITY);
+  process.kill(process.pid, SIGNALS[action]);
+  // The signal is the main thread's: another one must not get any further until it has come.
+  if (!isMainThread) standStill(LONGEST_MS);
 };
+
+const LONGEST_MS = 60_000;
+const standStill = (ms: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 
 let faults: Faults | null | undefined;
 

@@ -27,7 +27,7 @@ export async function fromRedis<T>(command: Promise<T>): Promise<T> {
     // A transaction is refused as a whole, for the first command that was.
     const { name, message } = cause.previousErrors?.[0] ?? cause;
     if (name === "ReplyError") throw new CapfleetError("REDIS_REFUSED", `Redis says: ${message}`, { cause });
-    throw new CapfleetError("REDIS_UNREACHABLE", `the fleet's Redis does not answer: ${message}`, { cause });
+    throw new CapfleetError("REDIS_UNREACHABLE", "the fleet's Redis does not answer", { cause });
   });
 }
 
