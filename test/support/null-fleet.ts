@@ -8,13 +8,14 @@ import { pipeline } from "node:stream/promises";
 import type { EngineRef, JobState, Lane } from "@capfleet/shared/contract";
 import { taskSpecSchema } from "@capfleet/shared/contract";
 import { createLog } from "@capfleet/shared/log";
-import { beat, connectRedis, HEARTBEAT_MS, keys, leave, type Presence } from "@capfleet/shared/queues";
+import { connectRedis, keys, type Presence } from "@capfleet/shared/queues";
 import type { Stores } from "@capfleet/shared/storage";
 import type { Redis } from "ioredis";
 import { createJob } from "../../packages/producer/src/jobs/create.ts";
 import { JobStates } from "../../packages/producer/src/jobs/states.ts";
 import { Reconciler } from "../../packages/producer/src/reconcile/reconciler.ts";
 import { Consumer } from "../../packages/worker/src/dispatch/consumer.ts";
+import { Heart } from "../../packages/worker/src/dispatch/heart.ts";
 import { Intents } from "../../packages/worker/src/pipeline/intent.ts";
 import type { ShardContext } from "../../packages/worker/src/pipeline/shard.ts";
 
@@ -39,8 +40,7 @@ const NOTHING: Label = async () => ({
 export class NullWorker {
   readonly consumer: Consumer;
   readonly #redis: Redis;
-  readonly #presence: () => Presence;
-  #heart: NodeJS.Timeout | undefined;
+  readonly #heart: Heart;
 
   constructor(id: string, slots: number, { stores, state, redisUrl }: Place, label = NOTHING) {
     this.#redis = connectRedis(redisUrl, "patient");
@@ -55,7 +55,7 @@ export class NullWorker {
     const machine = { pricePerHour: null, device: "cpu", cpu: "none" };
     const parts = { redis: this.#redis, context, isolation: { enter }, machine, log };
     this.consumer = new Consumer([NULL_ENGINE], slots, parts);
-    this.#presence = () => ({
+    const presence = (): Presence => ({
       ...{ id, host: "null", pid: process.pid, version: "0", engines: [NULL_ENGINE], slots, pricePerHour: null },
       inFlight: [...this.consumer.inFlight.values()].map(({ job, shard, rows, failed }) => ({
         job,
@@ -64,18 +64,17 @@ export class NullWorker {
         failed,
       })),
     });
+    this.#heart = new Heart(this.#redis, presence, log);
   }
 
   async start(): Promise<void> {
-    await beat(this.#redis, this.#presence());
-    this.#heart = setInterval(() => beat(this.#redis, this.#presence()).catch(() => {}), HEARTBEAT_MS);
+    await this.#heart.start();
     this.consumer.start();
   }
 
   async stop(): Promise<void> {
-    clearInterval(this.#heart);
     await this.consumer.stop(0);
-    await leave(this.#redis, this.#presence().id);
+    await this.#heart.stop();
     this.#redis.disconnect();
   }
 }

@@ -178,16 +178,16 @@ describe.each(["parquet", "webdataset"] as const)("%s", (format) => {
 
   test("one that is later still writes none: nobody may be left to take it away", async () => {
     await run(format, failing("INFERENCE_FAILED", IMAGES[1]!));
-    const [mine, theirs] = [layout.result(0), (await rows()).map((row) => `${JSON.stringify(row)}\n`).join("")];
+    const theirs = (await rows()).map((row) => `${JSON.stringify(row)}\n`).join("");
     const stuck: Store = Object.assign(stores.at(out.uri), {
       putStream: () => Promise.reject(new Error("a file was written")),
     });
     const late: Label = async (name) => {
-      await out.put(mine, theirs);
+      await out.put(layout.result(0), theirs);
       return good(name);
     };
     expect(await run(format, late, { store: stuck, retries: 1 })).toEqual({ outcome: "already" });
-    await out.delete(mine);
+    await out.delete(layout.result(0));
     expect(await run(format, late, { store: stuck })).toEqual({ outcome: "already" });
   });
 
